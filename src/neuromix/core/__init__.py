@@ -1,0 +1,1 @@
+"""The protocols: Config and registry, models, stateful leaves and their drivers, edits, checkpoints."""

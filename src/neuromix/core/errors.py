@@ -1,0 +1,58 @@
+"""Errors whose message is one line for the user: what was given, what was expected, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class NeuromixError(Exception):
+    """Base of every error that the library raises on purpose; the command line prints it and exits with 2."""
+
+
+class UnknownNameError(NeuromixError):
+    """A name that is not registered, or a key that a Config does not have."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"unknown {kind} {name!r}; {suggest(name, known)}")
+
+
+class ConfigError(NeuromixError):
+    """A Config value of the wrong type or out of its range."""
+
+
+class ShapeError(NeuromixError):
+    """A tensor whose shape, dtype or device does not fit."""
+
+
+class CheckpointError(NeuromixError):
+    """A weights file that is damaged, of another model, or of a kind that is not read."""
+
+
+class DataError(NeuromixError):
+    """A data set that is missing, empty or malformed."""
+
+
+class RunError(NeuromixError):
+    """A run folder that cannot be used, or a training run that cannot go on."""
+
+
+class MissingExtraError(NeuromixError):
+    """A feature whose optional dependency is not installed."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f'{feature} needs an extra that is not installed: pip install "neuromix[{extra}]"')
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Text that names what is nearest to `name` in `known`, or all of it where nothing is near.
+
+    Example:
+        >>> suggest("poolfromer_s12", ["poolformer_s12", "mamba"])
+        'did you mean poolformer_s12?'
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"known: {', '.join(names)}" if names else "none is known"

@@ -1,0 +1,151 @@
+"""stream(model): steps any model whose leaves follow the Stateful convention, without a line of code in the model.
+
+Hooks on the outermost Stateful modules hand each its state and collect the new one. They act only while the
+Stream that owns them runs, so the model itself stays usable, and several Streams of one model do not meet.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from neuromix.core import state as states
+from neuromix.core.errors import ConfigError, ShapeError
+from neuromix.core.model import Model
+from neuromix.core.state import State, Stateful
+from neuromix.core.time import Repeat
+
+# The state of a model: (path of the leaf, n-th call within a step) -> state, as a shared leaf may run twice.
+ModelState = dict[tuple[str, int], State]
+
+
+class Stream:
+    """A model in step form. `step`, `prefill` and the model's own forward agree.
+
+    Shapes: x is one step of the model's input (without the time axis), x_T (or x_L) several of them along
+    `model.stream_axis`.
+    """
+
+    def __init__(self, model: Model) -> None:
+        if model.stream_axis is None:
+            raise ConfigError(f"{type(model).__name__} cannot be stepped: its stream_axis is None")
+        self.model = model
+        self.axis = model.stream_axis
+        self._before: ModelState = {}
+        self._after: ModelState = {}
+        self._calls: dict[str, int] = {}
+        self._running = False
+        handles = _install(model, weakref.ref(self))
+        weakref.finalize(self, lambda: [handle.remove() for handle in handles])
+
+    def step(self, x: Tensor, state: ModelState | None = None) -> tuple[Tensor, ModelState]:
+        """One step; `state` None starts afresh. Returns (output of this step, state)."""
+        y, state = self.prefill(x.unsqueeze(self.axis), state)
+        return y.squeeze(self.axis), state
+
+    def prefill(self, x: Tensor, state: ModelState | None = None) -> tuple[Tensor, ModelState]:
+        """Several steps at once, from `state`. Returns (outputs of these steps, state)."""
+        if x.shape[self.axis] == 0:
+            raise ShapeError("a segment needs at least one step, got a time axis of length 0")
+        with self._threading(state or {}):
+            y = self.model.forward_steps(x)
+            return y, self._after
+
+    def session(self) -> Session:
+        """State in an object that the caller owns."""
+        return Session(self)
+
+    @contextmanager
+    def _threading(self, state: ModelState) -> Iterator[None]:
+        self._before, self._after, self._calls, self._running = state, {}, {}, True
+        try:
+            yield
+        finally:
+            self._before, self._running = {}, False
+
+    def _enter(self, path: str, kwargs: dict[str, Any]) -> dict[str, Any] | None:
+        if not self._running:
+            return None
+        return {**kwargs, "state": self._before.get((path, self._calls.get(path, 0))), "return_state": True}
+
+    def _leave(self, path: str, output: Any) -> Any:
+        if not self._running:
+            return None
+        y, state = output
+        call = self._calls.get(path, 0)
+        self._after[path, call] = state
+        self._calls[path] = call + 1
+        return y
+
+
+class Session:
+    """A stream together with its current state."""
+
+    def __init__(self, net: Stream) -> None:
+        self.net = net
+        self.state: ModelState | None = None
+
+    def step(self, x: Tensor) -> Tensor:
+        """Takes one step on from where the last one ended."""
+        y, self.state = self.net.step(x, self.state)
+        return y
+
+    def select(self, indices: Tensor) -> None:
+        """Keeps only some samples of the batch: the finished ones leave."""
+        if self.state is not None:
+            self.state = states.select(self.state, indices)
+
+    def reset(self) -> None:
+        """Forgets everything: the next step is a first step."""
+        self.state = None
+
+
+def stream(model: Model) -> Stream:
+    """The model in step form.
+
+    Example:
+        net = stream(model); y_t, state = net.step(x_t, state)
+
+    Raises:
+        ConfigError: the model cannot be stepped (its `stream_axis` is None).
+    """
+    return Stream(model)
+
+
+def outermost_stateful(model: nn.Module) -> dict[str, Stateful]:
+    """The Stateful modules that no other Stateful module contains, by path; each owns its subtree."""
+    found: dict[str, Stateful] = {}
+    for path, module in model.named_modules():
+        inside = any(path.startswith(f"{owner}.") or owner == "" for owner in found)
+        if isinstance(module, Stateful) and not inside:
+            found[path] = module
+    return found
+
+
+def _install(model: nn.Module, owner: weakref.ref[Stream]) -> list[Any]:
+    handles: list[Any] = []
+    for path, leaf in outermost_stateful(model).items():
+
+        def enter(_: nn.Module, args: Any, kwargs: dict[str, Any], path: str = path) -> Any:
+            net = owner()
+            threaded = net._enter(path, kwargs) if net else None
+            return None if threaded is None else (args, threaded)
+
+        def leave(_: nn.Module, args: Any, output: Any, path: str = path) -> Any:
+            net = owner()
+            return net._leave(path, output) if net else None
+
+        handles += [leaf.register_forward_pre_hook(enter, with_kwargs=True), leaf.register_forward_hook(leave)]
+    for module in model.modules():
+        if isinstance(module, Repeat):
+
+            def once(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+                net = owner()
+                return (args, {**kwargs, "times": 1}) if net and net._running else None
+
+            handles.append(module.register_forward_pre_hook(once, with_kwargs=True))
+    return handles

@@ -1,0 +1,1 @@
+"""Token mixers, one a file: what moves information between places."""

@@ -1,0 +1,1 @@
+"""Models, one paper a file, in a room named after what it is for."""
