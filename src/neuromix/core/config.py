@@ -7,7 +7,6 @@ Models, mixers, neurons, edits, methods and tasks each have one. A Config holds 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
 import types
@@ -142,7 +141,6 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     return values
 
 
-@functools.cache
 def field_types(cls: type[Any]) -> dict[str, Any]:
     """The type of each field of a config class, in order of declaration."""
     hints = typing.get_type_hints(cls)

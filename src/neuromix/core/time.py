@@ -18,7 +18,7 @@ def fold(module: Callable[[Tensor], Tensor], x_T: Tensor) -> Tensor:
     A batch-norm inside sees the T*B samples as one batch.
     """
     y = module(x_T.flatten(0, 1))
-    return y.view(*x_T.shape[:2], *y.shape[1:])
+    return y.reshape(*x_T.shape[:2], *y.shape[1:])
 
 
 class Repeat(nn.Module):

@@ -30,7 +30,7 @@ def get_native() -> ModuleType | None:
     """
     if native is None:
         warnings.warn(
-            f"the C++ extension of neuromix is not in use, and slower PyTorch references run instead ({_reason})",
+            f"the C++ extension of neuromix is not in use, slower PyTorch references run instead: {_reason}",
             RuntimeWarning,
             stacklevel=2,
         )
