@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from neuromix.core import registry
@@ -34,7 +35,7 @@ def from_reference(
 ) -> nn.Module:
     """The system with the authors' constructor values `config` (their defaults where absent) and weights.
 
-    The module has the floating dtype of the weights and is in eval mode.
+    The module has the widest floating dtype of the weights and is in eval mode.
 
     Raises:
         UnknownNameError: no reader for this slug or kind.
@@ -52,7 +53,8 @@ def from_reference(
 def load_reference(name: str, config: Config, state: Mapping[str, Tensor]) -> nn.Module:
     """Builds the registered model `name` and loads released weights through its layouts, in their dtype."""
     model = build_model(name, config)
-    floating = [tensor.dtype for tensor in state.values() if tensor.is_floating_point()]
-    model.to(floating[0] if floating else None)
+    floating = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
+    if floating:
+        model.to(max(floating, key=lambda dtype: torch.finfo(dtype).bits))
     load_layout(model, model.layouts(model.config), state)
     return model

@@ -45,7 +45,7 @@ class Stream:
     def step(self, x: Tensor, state: ModelState | None = None) -> tuple[Tensor, ModelState]:
         """One step; `state` None starts afresh. Returns (output of this step, state)."""
         y, state = self.prefill(x.unsqueeze(self.axis), state)
-        return y.squeeze(self.axis), state
+        return states.map_state(lambda y_T: y_T.squeeze(self.axis), y), state
 
     def prefill(self, x: Tensor, state: ModelState | None = None) -> tuple[Tensor, ModelState]:
         """Several steps at once, from `state`. Returns (outputs of these steps, state)."""
@@ -139,7 +139,11 @@ def _install(model: nn.Module, owner: weakref.ref[Stream]) -> list[Any]:
             net = owner()
             return net._leave(path, output) if net else None
 
-        handles += [leaf.register_forward_pre_hook(enter, with_kwargs=True), leaf.register_forward_hook(leave)]
+        # Prepended, so that other hooks see the output as it is without a stream.
+        handles += [
+            leaf.register_forward_pre_hook(enter, with_kwargs=True),
+            leaf.register_forward_hook(leave, prepend=True),
+        ]
     for module in model.modules():
         if isinstance(module, Repeat):
 

@@ -53,17 +53,20 @@ class BatchNorm2d(nn.BatchNorm2d):
     copies: int = 1
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        if not (self.training and self.copies > 1 and self.running_var is not None):
+        if not (self.training and self.copies > 1):
             return super().forward(x_BCHW)
-        before = self.running_var.clone()
-        y_BCHW = super().forward(x_BCHW)
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.momentum is not None and self.num_batches_tracked is not None
+        # On copies: the backward pass holds on to what the kernel is given.
+        mean, var = self.running_mean.clone(), self.running_var.clone()
+        y_BCHW = F.batch_norm(x_BCHW, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
         n = x_BCHW.numel() // x_BCHW.shape[1]
         n_repeated = n * self.copies
-        correction = ((n - 1) / n) * (n_repeated / (n_repeated - 1))
-        # running = (1 - m)*before + m*unbiased; the second part is what changes.
-        kept = before * (1 - (self.momentum or 0.0))
+        kept = (1 - self.momentum) * self.running_var
         with torch.no_grad():
-            self.running_var.copy_(kept + (self.running_var - kept) * correction)
+            self.running_mean.copy_(mean)
+            self.running_var.copy_(kept + (var - kept) * (n - 1) / n * n_repeated / (n_repeated - 1))
+            self.num_batches_tracked += 1
         return y_BCHW
 
 

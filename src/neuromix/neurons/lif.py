@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from neuromix.core.config import Config, Spec
 from neuromix.core.registry import register_neuron
@@ -33,6 +33,7 @@ class IFConfig(Config):
     detach_reset: bool = True  # no gradient through the reset
     surrogate: Spec = Spec("sigmoid")
     compare: Literal[">=", ">"] = ">="  # when a membrane potential fires against the threshold
+    learnable: tuple[Literal["v_threshold"], ...] = ()  # what is a parameter, one value a layer
 
     def validate(self) -> None:
         self.require_positive("v_threshold")
@@ -59,7 +60,10 @@ class _IntegrateAndFire(Neuron):
         super().__init__()
         self.config = config
         self.surrogate = make_surrogate(config.surrogate)
-        self.constants = LIFParameters(
+        self.v_threshold: float | nn.Parameter = config.v_threshold
+        if "v_threshold" in config.learnable:
+            self.v_threshold = nn.Parameter(torch.tensor(config.v_threshold))
+        self._constants = LIFParameters(
             decay=decay,
             gain=gain,
             offset=(config.v_reset or 0.0) * (1 - decay),
@@ -68,6 +72,11 @@ class _IntegrateAndFire(Neuron):
             detach_reset=config.detach_reset,
             strict=config.compare == ">",
         )
+
+    @property
+    def constants(self) -> LIFParameters:
+        """What the recurrence runs with, learnable values included."""
+        return self._constants._replace(v_threshold=self.v_threshold)
 
     def initial_state(self, like: Tensor) -> LIFState:
         """Every membrane potential at rest: `v_reset`, or 0 with a soft reset."""
@@ -112,6 +121,7 @@ class LIF(_IntegrateAndFire):
         detach_reset: no gradient through the reset.
         surrogate: name, or (name, options), of the surrogate derivative.
         compare: ">=" or ">", how a potential is compared with the threshold.
+        learnable: ("v_threshold",) makes the threshold a parameter.
 
     Example:
         spikes_TBC = LIF(tau=2.0)(x_TBC)
@@ -128,9 +138,17 @@ class LIF(_IntegrateAndFire):
         detach_reset: bool = True,
         surrogate: Spec | str | tuple[Any, ...] = "sigmoid",
         compare: Literal[">=", ">"] = ">=",
+        learnable: tuple[Literal["v_threshold"], ...] = (),
     ) -> None:
         config = LIFConfig(
-            v_threshold, v_reset, detach_reset, Spec.of(surrogate), compare, tau=tau, decay_input=decay_input
+            v_threshold,
+            v_reset,
+            detach_reset,
+            Spec.of(surrogate),
+            compare,
+            learnable,
+            tau=tau,
+            decay_input=decay_input,
         )
         super().__init__(config, decay=1 - 1 / tau, gain=1 / tau if decay_input else 1.0)
 
@@ -148,5 +166,7 @@ class IF(_IntegrateAndFire):
         detach_reset: bool = True,
         surrogate: Spec | str | tuple[Any, ...] = "sigmoid",
         compare: Literal[">=", ">"] = ">=",
+        learnable: tuple[Literal["v_threshold"], ...] = (),
     ) -> None:
-        super().__init__(IFConfig(v_threshold, v_reset, detach_reset, Spec.of(surrogate), compare), 1.0, 1.0)
+        config = IFConfig(v_threshold, v_reset, detach_reset, Spec.of(surrogate), compare, learnable)
+        super().__init__(config, decay=1.0, gain=1.0)

@@ -16,12 +16,15 @@ from neuromix.ops.spike import Derivative, spike
 
 
 class LIFParameters(NamedTuple):
-    """The constants of `lif`, in the notation of its formula; `v_reset` None is a soft reset."""
+    """The constants of `lif`, in the notation of its formula; `v_reset` None is a soft reset.
+
+    A tensor as threshold is learnable: one value, or one that broadcasts over the shape of a step.
+    """
 
     decay: float
     gain: float
     offset: float
-    v_threshold: float
+    v_threshold: float | Tensor
     v_reset: float | None
     detach_reset: bool = True
     strict: bool = False
@@ -53,7 +56,7 @@ def lif(x_T: Tensor, v: Tensor, p: LIFParameters, derivative: Derivative) -> tup
         ShapeError: T is 0, the dtype is not floating point, or `v` does not fit.
     """
     _check(x_T, v)
-    native = get_native() if _runs_natively(x_T, v) else None
+    native = get_native() if _runs_natively(x_T, v, p) else None
     if native is None:
         trace = lif_reference(x_T, v, p, derivative)
         return trace.spikes, trace.membrane_after_reset[-1]
@@ -101,7 +104,9 @@ def _check(x_T: Tensor, v: Tensor) -> None:
         )
 
 
-def _runs_natively(x_T: Tensor, v: Tensor) -> bool:
+def _runs_natively(x_T: Tensor, v: Tensor, p: LIFParameters) -> bool:
+    if isinstance(p.v_threshold, Tensor):
+        return False
     plain = x_T.device.type == "cpu" and x_T.dtype in (torch.float32, torch.float64) and type(x_T) is Tensor
     differentiable = torch.is_grad_enabled() and (x_T.requires_grad or v.requires_grad)
     return plain and not differentiable and not torch.compiler.is_compiling() and x_T.numel() > 0
