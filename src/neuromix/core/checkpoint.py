@@ -65,6 +65,25 @@ def build_model(name: str, config: Config) -> Model:
     return model
 
 
+def rebuild(model: Model, *, missing_ok: tuple[str, ...] = (), **overrides: Any) -> Model:
+    """The same net with other Config values - time steps, classes, a second head - and the same tensors.
+
+    Args:
+        missing_ok: globs over tensors that only the new net has, and that start afresh there.
+
+    Raises:
+        CheckpointError: a tensor does not fit.
+
+    Example:
+        longer = rebuild(model, time_steps=4)
+    """
+    other = build_model(model.name, model.config.replace(**overrides))
+    for edit in model.edits:
+        other = apply_edit(other, edit)
+    transfer(other, model.state_dict(), missing_ok)
+    return other
+
+
 def _skeleton(entry: registry.Entry, config: Config) -> Model:
     with torch.device("meta"):
         skeleton: Model = entry.build(config)

@@ -229,10 +229,14 @@ def _coerce_tuple(value: Any, args: tuple[Any, ...], where: str) -> tuple[Any, .
         return tuple(_coerce(item, args[0], f"{where}[{i}]") for i, item in enumerate(value))
     if len(value) != len(args):
         raise ConfigError(f"{where} needs {len(args)} values, got {len(value)}: {value!r}")
-    return tuple(_coerce(item, arg, f"{where}[{i}]") for i, (item, arg) in enumerate(zip(value, args, strict=True)))
+    return tuple(
+        _coerce(item, arg, f"{where}[{i}]") for i, (item, arg) in enumerate(zip(value, args, strict=True))
+    )
 
 
 def _type_name(hint: Any) -> str:
     if hint is type(None):
         return "null"
-    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
+    return (
+        hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -63,7 +64,8 @@ class Layout:
         """Our tensors under their names; those that they do not have are left out."""
         theirs: dict[str, Tensor] = {}
         for name, tensor in state.items():
-            found = _first_match(((r.ours, r.theirs, r) for r in self.rules if r.ours is not None), name)
+            table = ((rule.ours, rule.theirs, rule) for rule in self.rules if rule.ours is not None)
+            found = _first_match(table, name)
             if found is not None and found[0] is not None:
                 theirs[found[0]] = found[1].back(tensor)
         return theirs
@@ -83,18 +85,25 @@ def load_layout(model: nn.Module, layouts: Mapping[str, Layout], state: Tensors)
     fitting = [who for who, names in left.items() if not names]
     if not fitting:
         reasons = "; ".join(f"as {who}: {', '.join(names[:3])}" for who, names in left.items())
-        raise CheckpointError(f"these weights are of another model; names left over {reasons or 'all of them'}")
+        raise CheckpointError(
+            f"these weights are of another model; names left over {reasons or 'all of them'}"
+        )
     transfer(model, layouts[fitting[0]].to_ours(state))
 
 
-def transfer(model: nn.Module, state: Tensors) -> None:
+def transfer(model: nn.Module, state: Tensors, missing_ok: tuple[str, ...] = ()) -> None:
     """Loads `state` strictly: every tensor of the model, of its shape, and nothing else.
+
+    Args:
+        missing_ok: globs over tensors that may stay as the model has them.
 
     Raises:
         CheckpointError: names the first tensors that are missing, unknown or of another shape.
     """
     own = model.state_dict()
-    missing = [name for name in own if name not in state]
+    missing = [
+        name for name in own if name not in state and not any(fnmatchcase(name, glob) for glob in missing_ok)
+    ]
     unknown = [name for name in state if name not in own]
     misshapen = [
         f"{name} has {list(state[name].shape)} instead of {list(own[name].shape)}"
@@ -106,7 +115,7 @@ def transfer(model: nn.Module, state: Tensors) -> None:
     problems += [f"{', '.join(misshapen[:3])}" + _more(misshapen)] if misshapen else []
     if problems:
         raise CheckpointError(f"the weights do not fit {type(model).__name__}: {'; '.join(problems)}")
-    model.load_state_dict(dict(state))
+    model.load_state_dict({name: state.get(name, own[name]) for name in own})
 
 
 def _same(tensor: Tensor) -> Tensor:
@@ -117,10 +126,8 @@ def _more(names: list[str]) -> str:
     return f" and {len(names) - 3} more" if len(names) > 3 else ""
 
 
-def _first_match(
-    table: object, name: str
-) -> tuple[str | None, Rule] | None:
-    for pattern, target, rule in table:  # type: ignore[attr-defined]
+def _first_match(table: Iterable[tuple[str, str | None, Rule]], name: str) -> tuple[str | None, Rule] | None:
+    for pattern, target, rule in table:
         match = _regex(pattern).fullmatch(name)
         if match:
             return (None if target is None else _fill(target, match.groupdict())), rule

@@ -134,12 +134,19 @@ def call(model: Model, batch: Batch) -> Any:
     """
     missing = [f.name for f in model.inputs if f.name not in batch and not f.optional]
     if missing:
-        raise ShapeError(f"{type(model).__name__} needs {', '.join(missing)}; the batch has {', '.join(batch)}")
+        raise ShapeError(
+            f"{type(model).__name__} needs {', '.join(missing)}; the batch has {', '.join(batch)}"
+        )
     return model(*(batch[f.name] for f in model.inputs if f.name in batch))
 
 
-def require_image(x: Tensor, channels: int, *, multiple_of: int = 1, least: int = 1) -> None:
+def require_image(
+    x: Tensor, channels: int, *, multiple_of: int = 1, least: int = 1, dims: tuple[int, ...] = (4,)
+) -> None:
     """Checks an image input `[..., C, H, W]`: floating point, the right channels, sides that fit.
+
+    Args:
+        dims: the numbers of axes that are allowed: 4 for a batch of images, 5 for one a spike step.
 
     Raises:
         ShapeError: with what was expected.
@@ -151,7 +158,7 @@ def require_image(x: Tensor, channels: int, *, multiple_of: int = 1, least: int 
         expected += f" with H and W at least {least}"
     sides = x.shape[-2:]
     fits = (
-        x.dim() >= 4
+        x.dim() in dims
         and x.is_floating_point()
         and x.shape[-3] == channels
         and all(side >= least and side % multiple_of == 0 and side > 0 for side in sides)

@@ -60,14 +60,12 @@ def lif(x_T: Tensor, v: Tensor, p: LIFParameters, derivative: Derivative) -> tup
     if native is None:
         trace = lif_reference(x_T, v, p, derivative)
         return trace.spikes, trace.membrane_after_reset[-1]
-    x_TN, v_N = x_T.contiguous().flatten(1), v.clone(memory_format=torch.contiguous_format).flatten()
-    x_TN = x_TN if x_T.dim() > 1 else x_TN.unsqueeze(1)
-    spikes_TN = torch.empty_like(x_TN)
-    hard, v_reset = p.v_reset is not None, p.v_reset or 0.0
-    native.lif_forward(
-        x_TN, v_N, spikes_TN, p.decay, p.gain, p.offset, p.v_threshold, v_reset, hard, p.strict
-    )
-    return spikes_TN.view(x_T.shape), v_N.view(v.shape)
+    x_T = x_T.detach().contiguous()
+    v = v.detach().clone(memory_format=torch.contiguous_format)  # the kernel leaves the last state in it
+    spikes_T = torch.empty_like(x_T)
+    constants = (p.decay, p.gain, p.offset, p.v_threshold, p.v_reset or 0.0, p.v_reset is not None, p.strict)
+    native.lif_forward(x_T, v, spikes_T, *constants, threads=torch.get_num_threads())
+    return spikes_T, v
 
 
 def lif_reference(x_T: Tensor, v: Tensor, p: LIFParameters, derivative: Derivative) -> LIFTrace:
@@ -110,5 +108,3 @@ def _runs_natively(x_T: Tensor, v: Tensor, p: LIFParameters) -> bool:
     plain = x_T.device.type == "cpu" and x_T.dtype in (torch.float32, torch.float64) and type(x_T) is Tensor
     differentiable = torch.is_grad_enabled() and (x_T.requires_grad or v.requires_grad)
     return plain and not differentiable and not torch.compiler.is_compiling() and x_T.numel() > 0
-
-

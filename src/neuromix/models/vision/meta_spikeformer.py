@@ -60,7 +60,14 @@ class MetaSpikeFormerConfig(ModelConfig):
 
     def validate(self) -> None:
         self.require_positive(
-            "dims", "conv_depths", "depths", "strides", "mlp_ratio", "time_steps", "in_channels", "num_classes"
+            "dims",
+            "conv_depths",
+            "depths",
+            "strides",
+            "mlp_ratio",
+            "time_steps",
+            "in_channels",
+            "num_classes",
         )
         self.require(self.dims[0] % 2 == 0, f"the first of dims must be even, got {self.dims[0]}")
         self.require(self.stem_kernel % 2 == 1 and self.stem_kernel > 0, "stem_kernel must be odd")
@@ -110,7 +117,13 @@ class Head(nn.Module):
 
 
 def _published(parameters: int, millions: float, gmacs: float, **figures: float) -> dict[str, Any]:
-    return {"parameters": parameters, "parameters_m": millions, "gmacs": gmacs, "scope": "trainable", **figures}
+    return {
+        "parameters": parameters,
+        "parameters_m": millions,
+        "gmacs": gmacs,
+        "scope": "trainable",
+        **figures,
+    }
 
 
 @register_model(
@@ -152,8 +165,12 @@ def _published(parameters: int, millions: float, gmacs: float, **figures: float)
         "num_classes": 3,
     },
     published={
-        "meta_spikeformer_15m": _published(15_112_208, 15.1, 6.441, top1_t1=71.8, top1_t4=74.1, mj_t1=4.0, mj_t4=16.7),
-        "meta_spikeformer_31m": _published(31_333_864, 31.3, 13.951, top1_t1=75.4, top1_t4=77.2, mj_t1=7.8, mj_t4=32.8),
+        "meta_spikeformer_15m": _published(
+            15_112_208, 15.1, 6.441, top1_t1=71.8, top1_t4=74.1, mj_t1=4.0, mj_t4=16.7
+        ),
+        "meta_spikeformer_31m": _published(
+            31_333_864, 31.3, 13.951, top1_t1=75.4, top1_t4=77.2, mj_t1=7.8, mj_t4=32.8
+        ),
         "meta_spikeformer_55m": _published(55_350_248, 55.4, 24.699, top1_t4=79.7, mj_t1=13.0, mj_t4=52.4),
         "meta_spikeformer_124m": {"parameters": 123_741_160, "scope": "trainable"},
     },
@@ -212,11 +229,12 @@ class MetaSpikeFormer(Model):
 
     def encode(self, *inputs: Tensor) -> Tensor:
         (image,) = inputs
+        multiple_of = math.prod(self.config.strides)
+        require_image(image, self.config.in_channels, multiple_of=multiple_of, dims=(4, 5))
         return image if image.dim() == 5 else image.unsqueeze(0)
 
     def forward_steps(self, x_TBCHW: Tensor) -> Any:
         """x_TBCHW with T = 1 (a static image) or one frame a step; logits of each step, [T, B, K]."""
-        require_image(x_TBCHW, self.config.in_channels, multiple_of=math.prod(self.config.strides))
         wanted = [PYRAMIDS[self.config.pyramid][level] for level in self.config.feature_levels]
         maps: list[Tensor] = []
         for number, stage in enumerate(self.stages):
@@ -240,7 +258,7 @@ class MetaSpikeFormer(Model):
     def example(self, batch_size: int, generator: torch.Generator | None = None) -> Batch:
         side = 2 * math.prod(self.config.strides)
         image = torch.randn(batch_size, self.config.in_channels, side, side, generator=generator)
-        return Batch(image=image)
+        return Batch({"image": image})
 
     @classmethod
     def layouts(cls, config: MetaSpikeFormerConfig) -> Mapping[str, Layout]:
@@ -336,8 +354,8 @@ def read_authors(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.M
         "attention_threshold": config.get("attn_v_threshold", 0.5),
     }
     ours = MetaSpikeFormerConfig(
-        dims=tuple(config.get("embed_dim", (64, 128, 256, 360))),  # type: ignore[arg-type]
-        depths=tuple(config.get("depths_stage3_stage4", (6, 2))),  # type: ignore[arg-type]
+        dims=tuple(config.get("embed_dim", (64, 128, 256, 360))),
+        depths=tuple(config.get("depths_stage3_stage4", (6, 2))),
         mlp_ratio=int(config.get("mlp_ratio", 4)),
         mixer=Spec("sdsa", attention),
         neuron=neuron,
