@@ -146,8 +146,9 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any] | None, dict[str, Ten
     if not path.is_file():
         raise CheckpointError(f"no weights file at {path}")
     with open(path, "rb") as file:
-        start = file.read(4)
-    if start.startswith((b"PK\x03\x04", b"\x80")):
+        start = file.read(9)
+    # A safetensors file starts with the length of its JSON header, in 8 bytes that may be any.
+    if start[8:] != b"{" and start.startswith((b"PK\x03\x04", b"\x80")):
         return None, _read_pth(path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -178,11 +179,15 @@ def _parse_header(path: Path, text: str | None) -> dict[str, Any] | None:
         return None
     try:
         header = json.loads(text)
-        version, _, _, _ = header["format"], header["model"], header["config"], header["edits"]
+        version = header["format"]
+        fits = isinstance(header["model"], str) and isinstance(header["config"], dict)
+        fits = fits and isinstance(header["edits"], list)
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: its neuromix header is malformed") from error
     if not isinstance(version, int) or version > FORMAT:
         raise CheckpointError(f"{path} is of format {version}; this version of neuromix reads up to {FORMAT}")
+    if not fits:
+        raise CheckpointError(f"{path}: its neuromix header is malformed")
     return dict(header)
 
 
@@ -195,5 +200,3 @@ def _from_header(path: str | Path, header: Mapping[str, Any]) -> Model:
         return model
     except NeuromixError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except (TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: its neuromix header is malformed") from error

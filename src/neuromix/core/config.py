@@ -27,7 +27,7 @@ class Spec(NamedTuple):
     """
 
     name: str
-    options: Mapping[str, Any] = types.MappingProxyType({})
+    options: Mapping[str, Any] = {}  # never written to
 
     @classmethod
     def of(cls, value: Spec | str | tuple[Any, ...] | list[Any]) -> Spec:
