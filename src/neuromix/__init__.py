@@ -14,6 +14,7 @@ _HOMES = {
     "create_model": "neuromix.core.checkpoint",
     "load_checkpoint": "neuromix.core.checkpoint",
     "save_checkpoint": "neuromix.core.checkpoint",
+    "rebuild": "neuromix.core.checkpoint",
     "from_reference": "neuromix.core.reference",
     "list_models": "neuromix.core.catalogue",
     "stream": "neuromix.core.stream",
@@ -24,12 +25,24 @@ _HOMES = {
     "NeuromixError": "neuromix.core.errors",
     "Spec": "neuromix.core.config",
 }
-_ROOMS = ("core", "ops", "neurons", "layers", "mixers", "models", "measure", "data", "training", "tasks", "report")
-__all__ = sorted([*_HOMES, "__version__"])  # noqa: PLE0605
+_ROOMS = (
+    "core",
+    "ops",
+    "neurons",
+    "layers",
+    "mixers",
+    "models",
+    "measure",
+    "data",
+    "training",
+    "tasks",
+    "report",
+)
+__all__ = sorted([*_HOMES, "__version__"])
 
 if TYPE_CHECKING:
     from neuromix.core.catalogue import list_models
-    from neuromix.core.checkpoint import create_model, load_checkpoint, save_checkpoint
+    from neuromix.core.checkpoint import create_model, load_checkpoint, rebuild, save_checkpoint
     from neuromix.core.config import Spec
     from neuromix.core.edits import apply_edit
     from neuromix.core.errors import NeuromixError
