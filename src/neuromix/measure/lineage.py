@@ -1,0 +1,94 @@
+"""Where tensors come from: from weights alone, or by linear steps from a product.
+
+Two things that values cannot tell. A weight matrix may happen to hold zeros and ones, and is no spike train for
+it; and a sum of products that no neuron has read yet may happen to be small integers. Both are followed through
+the ops by the memory that tensors share, so that views need no care.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from neuromix.measure.operands import Values
+
+# Steps that a chain of linear layers may contain: they fold into the layer before or after.
+_LINEAR_STEPS = """
+    add add_ sub sub_ rsub mul mul_ div div_ neg neg_ clone contiguous _to_copy copy copy_ _unsafe_view
+    constant_pad_nd reflection_pad2d replication_pad2d cat index index_put index_put_ index_select slice_scatter
+    select_scatter pixel_shuffle where flip roll native_batch_norm _native_batch_norm_legit_no_training
+    _batch_norm_no_update cudnn_batch_norm miopen_batch_norm
+"""
+_LINEAR = frozenset(_LINEAR_STEPS.split())
+# Memory whose contents no op declares: something outside the dispatcher may write them.
+_UNWRITTEN = frozenset(("empty", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"))
+
+
+class Lineage:
+    """The origin of every tensor of a run, by its storage.
+
+    Args:
+        model: its parameters and buffers are the weights; whatever is computed from weights alone is one too.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._weights = {_key(tensor) for tensor in (*model.parameters(), *model.buffers())}
+        self._chains: dict[StorageWeakRef, Values | None] = {}
+
+    def is_weight(self, x: Tensor) -> bool:
+        """Whether `x` is made of weights alone."""
+        return _key(x) in self._weights
+
+    def is_sum(self, x: Tensor) -> bool:
+        """Whether `x` is the outcome of a product, followed at most by linear steps."""
+        return _key(x) in self._chains
+
+    def chain_of(self, x: Tensor) -> Values | None:
+        """The spikes that entered the chain of linear steps that ends in `x`.
+
+        None where `x` ends no such chain, or real numbers entered it.
+        """
+        return self._chains.get(_key(x))
+
+    def start_chain(self, outputs: Iterable[Tensor], entered: Values | None) -> None:
+        """Notes the outcome of a product: a sum that spikes (or None: real numbers) entered."""
+        for output in outputs:
+            self._weights.discard(_key(output))
+            self._chains[_key(output)] = entered
+
+    def follow(self, op: Any, inputs: list[Tensor], outputs: Iterable[Tensor]) -> None:
+        """Notes what any other op makes of its inputs. Single numbers among them decide nothing."""
+        if op.is_view:
+            return
+        varying = {_key(x) for x in inputs} - self._weights
+        sources = {_key(x) for x in inputs if x.dim() > 0} - self._weights
+        of_weights = not sources and op._opname not in _UNWRITTEN
+        chained = len(sources) == 1 and op._opname in _LINEAR and sources <= self._chains.keys()
+        entered = self._chains[next(iter(sources))] if chained else None
+        for output in outputs:
+            key = _key(output)
+            self._weights.discard(key)
+            self._chains.pop(key, None)
+            if of_weights and key not in varying:
+                self._weights.add(key)
+            if chained:
+                self._chains[key] = entered
+
+
+def _key(x: Tensor) -> StorageWeakRef:
+    return StorageWeakRef(x.untyped_storage())  # type: ignore[no-untyped-call]
+
+
+def tensors_in(values: Any) -> list[Tensor]:
+    """All tensors in nested arguments or results."""
+    if isinstance(values, torch.Tensor):
+        return [values]
+    if isinstance(values, dict):
+        values = values.values()
+    elif not isinstance(values, tuple | list):
+        return []
+    return [tensor for value in values for tensor in tensors_in(value)]
