@@ -15,8 +15,9 @@ from neuromix.core.checkpoint import build_model
 from neuromix.core.config import field_types
 from neuromix.core.errors import ConfigError, ShapeError
 from neuromix.core.model import call
+from tests.catalogue import own_entries
 
-MODELS = registry.entries("model")
+MODELS = own_entries("model")
 
 
 @pytest.fixture(params=MODELS.values(), ids=MODELS.keys())

@@ -52,7 +52,7 @@ def test_authors_files_load_through_their_layout(model, tmp_path):
 
 
 def test_a_wider_time_takes_the_weights_of_a_narrow_one(model):
-    longer = neuromix.rebuild(model, time_steps=6, distillation=True, missing_ok=("head.distill.*",))
+    longer = neuromix.rebuild(model, time_steps=6, distillation=True, fresh=("head.distill.*",))
     assert longer.config.time_steps == 6
     assert torch.equal(longer.head.classify.weight, model.head.classify.weight)
     with pytest.raises(CheckpointError, match=r"missing head\.distill\.weight"):

@@ -47,5 +47,10 @@ def test_transfer_is_strict():
         CheckpointError, match=r"missing bias; unknown extra; weight has \[3, 2\] instead of \[1, 2\]"
     ):
         transfer(linear, {"weight": torch.ones(3, 2), "extra": torch.ones(1)})
-    transfer(linear, {"weight": torch.full((1, 2), 7.0)}, missing_ok=("b*",))
-    assert linear.weight[0, 0] == 7
+    bias = linear.bias.detach().clone()
+    transfer(
+        linear,
+        {"weight": torch.full((1, 2), 7.0), "bias": torch.ones(5), "best": torch.ones(1)},
+        fresh=("b*",),
+    )
+    assert linear.weight[0, 0] == 7 and torch.equal(linear.bias, bias)

@@ -17,9 +17,10 @@ from neuromix.core.observe import Noise
 from neuromix.measure import CountingRule, count_parameters, parameters_by_module, profile
 from neuromix.measure.products import PRODUCTS, MatrixProduct, counts
 from neuromix.neurons import IF, LIF
+from tests.catalogue import own_entries
 
 
-@pytest.fixture(params=sorted(registry.entries("model")))
+@pytest.fixture(params=sorted(own_entries("model")))
 def tiny(request):
     entry = registry.entries("model")[request.param]
     torch.manual_seed(0)

@@ -538,7 +538,7 @@ def test_features_are_the_trunk_through_their_norms():
     image = torch.randn(1, 3, 45, 52)
     backbone = tiny(mixers="pool", feature_levels=(0, 1)).eval()
     trunk = {name: tensor for name, tensor in whole.state_dict().items() if not name.startswith("head.")}
-    transfer(backbone, trunk, missing_ok=("norms.*",))
+    transfer(backbone, trunk, fresh=("norms.*",))
     expected = [F.group_norm(x, 1) for x in whole.forward_features(image)]
     torch.testing.assert_close(backbone(image), expected)
 

@@ -65,11 +65,11 @@ def build_model(name: str, config: Config) -> Model:
     return model
 
 
-def rebuild(model: Model, *, missing_ok: tuple[str, ...] = (), **overrides: Any) -> Model:
+def rebuild(model: Model, *, fresh: tuple[str, ...] = (), **overrides: Any) -> Model:
     """The same net with other Config values - time steps, classes, a second head - and the same tensors.
 
     Args:
-        missing_ok: globs over tensors that only the new net has, and that start afresh there.
+        fresh: globs over tensors that start afresh in the new net.
 
     Raises:
         CheckpointError: a tensor does not fit.
@@ -80,7 +80,7 @@ def rebuild(model: Model, *, missing_ok: tuple[str, ...] = (), **overrides: Any)
     other = build_model(model.name, model.config.replace(**overrides))
     for edit in model.edits:
         other = apply_edit(other, edit)
-    transfer(other, model.state_dict(), missing_ok)
+    transfer(other, model.state_dict(), fresh)
     return other
 
 

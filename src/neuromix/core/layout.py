@@ -91,23 +91,26 @@ def load_layout(model: nn.Module, layouts: Mapping[str, Layout], state: Tensors)
     transfer(model, layouts[fitting[0]].to_ours(state))
 
 
-def transfer(model: nn.Module, state: Tensors, missing_ok: tuple[str, ...] = ()) -> None:
+def transfer(model: nn.Module, state: Tensors, fresh: tuple[str, ...] = ()) -> None:
     """Loads `state` strictly: every tensor of the model, of its shape, and nothing else.
 
     Args:
-        missing_ok: globs over tensors that may stay as the model has them.
+        fresh: globs over tensors that stay as the model has them, whatever `state` says.
 
     Raises:
         CheckpointError: names the first tensors that are missing, unknown or of another shape.
     """
+
+    def strict(names: Iterable[str]) -> list[str]:
+        return [name for name in names if not any(fnmatchcase(name, glob) for glob in fresh)]
+
     own = model.state_dict()
-    missing = [
-        name for name in own if name not in state and not any(fnmatchcase(name, glob) for glob in missing_ok)
-    ]
-    unknown = [name for name in state if name not in own]
+    expected, given = strict(own), strict(state)
+    missing = [name for name in expected if name not in state]
+    unknown = [name for name in given if name not in own]
     misshapen = [
         f"{name} has {list(state[name].shape)} instead of {list(own[name].shape)}"
-        for name in own
+        for name in expected
         if name in state and state[name].shape != own[name].shape
     ]
     problems = [f"missing {', '.join(missing[:3])}" + _more(missing)] if missing else []
@@ -115,7 +118,7 @@ def transfer(model: nn.Module, state: Tensors, missing_ok: tuple[str, ...] = ())
     problems += [f"{', '.join(misshapen[:3])}" + _more(misshapen)] if misshapen else []
     if problems:
         raise CheckpointError(f"the weights do not fit {type(model).__name__}: {'; '.join(problems)}")
-    model.load_state_dict({name: state.get(name, own[name]) for name in own})
+    model.load_state_dict({**own, **{name: state[name] for name in expected}})
 
 
 def _same(tensor: Tensor) -> Tensor:

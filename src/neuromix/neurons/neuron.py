@@ -23,13 +23,20 @@ class Dynamics(NamedTuple):
 class Neuron(Stateful):
     """A stateful leaf that turns input currents x_T [T, B, ...] into spikes of the same shape.
 
+    Built from the fields of its Config as keyword arguments.
+
     Attributes:
-        levels: the largest value it sends: 1 for binary spikes, D for integers 0..D.
+        levels: the largest value it sends: 1 for binary spikes, D for integers 0..D (in units of the height of a
+            spike), 0 for the real numbers of a read-out that never spikes.
     """
 
     Config: ClassVar[type[Config]] = Config
     time_axis = 0
     levels: int = 1
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.config: Any = self.Config.from_dict(options)
 
     @classmethod
     def from_config(cls, config: Any) -> Self:
@@ -39,6 +46,9 @@ class Neuron(Stateful):
     def dynamics(self, x_T: Tensor, state: Any = None) -> Dynamics:
         """A run that keeps every membrane potential: for rasters, alignment losses and attacks."""
         raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{key}={value}" for key, value in self.config.to_dict().items())
 
 
 def make_neuron(spec: Spec | str) -> Neuron:

@@ -1,20 +1,29 @@
 """Surrogate derivatives of the spike, as functions of u = membrane potential - threshold.
 
-A new one is a frozen dataclass with its width as a field and a `derivative`, registered under a name.
+A new one is a frozen dataclass with its width as a field and a `derivative`, registered under a name:
+
+    @register_surrogate("gaussian")
+    @dataclass(frozen=True)
+    class Gaussian(Surrogate):
+        width: float = 1.0
+        def derivative(self, u): return torch.exp(-(u / self.width).square())
+
+Neurons run it in PyTorch; those below are also built into the fused kernels.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from neuromix.core import registry
 from neuromix.core.config import Config, Spec
+from neuromix.ops.spike import Slope
 
 S = TypeVar("S", bound="Surrogate")
 
@@ -26,6 +35,10 @@ class Surrogate(Config):
     def derivative(self, u: Tensor) -> Tensor:
         """ds/du in place of the derivative of the step function; pointwise, shape and dtype of `u`."""
         raise NotImplementedError
+
+    def fused(self) -> Slope | None:
+        """The same for a fused kernel that knows it; None: neurons run in PyTorch."""
+        return None
 
 
 def make_surrogate(spec: Spec | str) -> Surrogate:
@@ -44,86 +57,106 @@ def register_surrogate(name: str) -> Callable[[type[S]], type[S]]:
     return decorate
 
 
+@dataclass(frozen=True)
+class _Fused(Surrogate):
+    """A derivative that the kernels have as well, times `scale`."""
+
+    scale: float = field(default=1.0, kw_only=True)  # > 0
+    kind: ClassVar[str]
+
+    def validate(self) -> None:
+        self.require_positive("scale", self._shape_name())
+
+    def derivative(self, u: Tensor) -> Tensor:
+        return self.scale * self.shape(u)
+
+    def shape(self, u: Tensor) -> Tensor:
+        """The derivative of scale 1."""
+        raise NotImplementedError
+
+    def fused(self) -> Slope:
+        return Slope(self.kind, getattr(self, self._shape_name()), self.scale)
+
+    def _shape_name(self) -> str:
+        return "width" if hasattr(self, "width") else "alpha"
+
+
 @register_surrogate("sigmoid")
 @dataclass(frozen=True)
-class Sigmoid(Surrogate):
+class Sigmoid(_Fused):
     """alpha * s * (1 - s) with s = sigmoid(alpha*u)."""
 
     alpha: float = 4.0  # > 0
+    kind = "sigmoid"
 
-    def validate(self) -> None:
-        self.require_positive("alpha")
-
-    def derivative(self, u: Tensor) -> Tensor:
+    def shape(self, u: Tensor) -> Tensor:
         s = (self.alpha * u).sigmoid()
         return self.alpha * s * (1 - s)
 
 
 @register_surrogate("atan")
 @dataclass(frozen=True)
-class Atan(Surrogate):
+class Atan(_Fused):
     """alpha/2 / (1 + (pi/2 * alpha * u)^2)."""
 
     alpha: float = 2.0  # > 0
+    kind = "atan"
 
-    def validate(self) -> None:
-        self.require_positive("alpha")
-
-    def derivative(self, u: Tensor) -> Tensor:
+    def shape(self, u: Tensor) -> Tensor:
         return self.alpha / 2 / (1 + (math.pi / 2 * self.alpha * u).square())
 
 
 @register_surrogate("triangle")
 @dataclass(frozen=True)
-class Triangle(Surrogate):
+class Triangle(_Fused):
     """max(0, 1 - |u|/width) / width."""
 
     width: float = 1.0  # > 0
+    kind = "triangle"
 
-    def validate(self) -> None:
-        self.require_positive("width")
-
-    def derivative(self, u: Tensor) -> Tensor:
+    def shape(self, u: Tensor) -> Tensor:
         return (1 - u.abs() / self.width).clamp_min(0) / self.width
 
 
 @register_surrogate("rectangle")
 @dataclass(frozen=True)
-class Rectangle(Surrogate):
-    """1/width where |u| <= width/2, else 0."""
+class Rectangle(_Fused):
+    """1/width where |u| <= width/2 (< unless `closed`), else 0.
+
+    Papers differ in the border, which a neuron without input meets where its threshold is width/2.
+    """
 
     width: float = 1.0  # > 0
+    closed: bool = True
+    kind = "rectangle"
 
-    def validate(self) -> None:
-        self.require_positive("width")
+    def shape(self, u: Tensor) -> Tensor:
+        half, distance = self.width / 2, u.abs()
+        return (distance <= half if self.closed else distance < half).to(u.dtype) / self.width
 
-    def derivative(self, u: Tensor) -> Tensor:
-        return (u.abs() <= self.width / 2).to(u.dtype) / self.width
+    def fused(self) -> Slope:
+        return super().fused()._replace(closed=self.closed)
 
 
 @register_surrogate("fast_sigmoid")
 @dataclass(frozen=True)
-class FastSigmoid(Surrogate):
+class FastSigmoid(_Fused):
     """1 / (1 + alpha*|u|)^2."""
 
     alpha: float = 25.0  # > 0
+    kind = "fast_sigmoid"
 
-    def validate(self) -> None:
-        self.require_positive("alpha")
-
-    def derivative(self, u: Tensor) -> Tensor:
+    def shape(self, u: Tensor) -> Tensor:
         return (1 + self.alpha * u.abs()).square().reciprocal()
 
 
 @register_surrogate("erf")
 @dataclass(frozen=True)
-class Erf(Surrogate):
+class Erf(_Fused):
     """alpha/sqrt(pi) * exp(-(alpha*u)^2)."""
 
     alpha: float = 2.0  # > 0
+    kind = "erf"
 
-    def validate(self) -> None:
-        self.require_positive("alpha")
-
-    def derivative(self, u: Tensor) -> Tensor:
+    def shape(self, u: Tensor) -> Tensor:
         return self.alpha / math.sqrt(math.pi) * torch.exp(-(self.alpha * u).square())

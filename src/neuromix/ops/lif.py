@@ -1,110 +1,230 @@
-"""The leaky integrate-and-fire recurrence over spike time.
+"""The integrate-and-fire recurrence over spike time, for neurons with and without leak.
 
-Shapes: T spike time, then any neuron axes; the state has the shape of one step.
+`lif_reference` is the definition. On a CPU `lif` runs a fused kernel that gives the same spikes, and in one pass
+backward the same gradients; it keeps nothing for it but its input.
+
+Shapes: T spike time, then any neuron axes; C channels, one of these axes; a state has the shape of one step.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from neuromix.core.errors import ShapeError
-from neuromix.ops._native import get_native
-from neuromix.ops.spike import Derivative, spike
+from neuromix.ops import _lif_kernel
+from neuromix.ops._layout import arithmetic_dtype, require_steps
+from neuromix.ops._register import has_kernel
+from neuromix.ops.spike import Slope, SurrogateGradient, spike
+
+# One number for all neurons; as a tensor it can be learnt, and is a single value or one a channel, [C].
+Coefficient: TypeAlias = float | Tensor
+State: TypeAlias = tuple[Tensor, ...]
 
 
 class LIFParameters(NamedTuple):
-    """The constants of `lif`, in the notation of its formula; `v_reset` None is a soft reset.
+    """What `lif` runs with, in the notation of its formula."""
 
-    A tensor as threshold is learnable: one value, or one that broadcasts over the shape of a step.
-    """
-
-    decay: float
-    gain: float
-    offset: float
-    v_threshold: float | Tensor
-    v_reset: float | None
-    detach_reset: bool = True
-    strict: bool = False
+    decay: Coefficient
+    gain: Coefficient
+    offset: Coefficient
+    v_threshold: Coefficient = 1.0
+    v_reset: float | None = None  # None: soft reset, subtracts the threshold
+    detach_reset: bool = True  # no gradient through the spike in the reset
+    strict: bool = False  # fires above the threshold, not at it
+    fire_at: float = 1.0  # the fraction of the threshold at which it fires
+    height: Coefficient = 1.0  # the value of a spike
+    reset: Literal["now", "next"] = "now"  # next: a step later, without decay; soft only
+    ratio: bool = False  # the surrogate is a function of h / threshold - 1
+    v_init: float = 0.0
+    fires: bool = True  # False: a leaky integrator, whose output is its membrane potential
+    # A second state: the current of a synapse, or the trace that raises the threshold of an adapting neuron.
+    extra: Literal["none", "synapse", "adaptation"] = "none"
+    extra_decay: Coefficient = 0.0
+    strength: Coefficient = 0.0
+    channel_axis: int = 1  # of a step, for coefficients a channel
 
 
 class LIFTrace(NamedTuple):
-    """Every step of a run: spikes, membrane before and after the reset; each of the input's shape."""
+    """Every step of a run: output, membrane before and after the reset, each of the input's shape; the last state."""
 
     spikes: Tensor
     membrane: Tensor
     membrane_after_reset: Tensor
+    state: State
 
 
-def lif(x_T: Tensor, v: Tensor, p: LIFParameters, derivative: Derivative) -> tuple[Tensor, Tensor]:
-    """Spikes of leaky integrate-and-fire neurons.
+def lif(
+    x_T: Tensor,
+    state: State | None,
+    p: LIFParameters,
+    surrogate: SurrogateGradient,
+    *,
+    return_state: bool = True,
+) -> tuple[Tensor, State]:
+    """Spikes of integrate-and-fire neurons.
 
-    For each step: h = decay*v + gain*x + offset; s = [h >= v_threshold] (> if `strict`);
-    v = v_reset where s else h (hard reset), or h - s*v_threshold (soft reset).
+    For each step: h = decay*v + gain*x + offset; s = [h >= fire_at*v_threshold] (> if `strict`); output s*height;
+    v = v_reset where s else h (hard reset), h - s*v_threshold (soft reset), or h where the reset comes next: then
+    the following h is lessened by s*v_threshold. A synapse puts e = extra_decay*e + x in the place of x; an
+    adaptation e = extra_decay*e + s raises v_threshold by strength*e when it fires, one step later.
 
     Args:
         x_T: input current, [T, ...], T >= 1, floating point.
-        v: membrane potential before the first step, shape of one step.
-        derivative: of the surrogate, a function of h - v_threshold.
+        state: v, and e where there is one, before the first step; None: v_init and 0. In the dtype of the input,
+            float32 where that has less: a neuron computes and keeps its state in no less, so that steps and
+            segments give the numbers of the whole.
+        surrogate: ds/du for u = h - fire_at*v_threshold (u / (fire_at*v_threshold) if `ratio`).
 
     Returns:
-        spikes [T, ...] and the membrane potential after the last step.
+        output [T, ...] and the state after the last step (empty unless `return_state`).
 
     Raises:
-        ShapeError: T is 0, the dtype is not floating point, or `v` does not fit.
+        ShapeError: T is 0, the dtype is not floating point, or a state or coefficient does not fit.
     """
-    _check(x_T, v)
-    native = get_native() if _runs_natively(x_T, v, p) else None
-    if native is None:
-        trace = lif_reference(x_T, v, p, derivative)
-        return trace.spikes, trace.membrane_after_reset[-1]
-    x_T = x_T.detach().contiguous()
-    v = v.detach().clone(memory_format=torch.contiguous_format)  # the kernel leaves the last state in it
-    spikes_T = torch.empty_like(x_T)
-    constants = (p.decay, p.gain, p.offset, p.v_threshold, p.v_reset or 0.0, p.v_reset is not None, p.strict)
-    native.lif_forward(x_T, v, spikes_T, *constants, threads=torch.get_num_threads())
-    return spikes_T, v
+    _check(x_T, state, p)
+    slope = surrogate.fused() if p.fires else _lif_kernel.NO_SLOPE
+    if slope is None or not has_kernel(x_T) or (p.ratio and p.extra == "adaptation"):
+        trace = lif_reference(x_T, state, p, surrogate)
+        return trace.spikes, trace.state if return_state else ()
+    v, extra = (*(state or ()), None, None)[:2]
+    output, v, extra = _lif_kernel.run(x_T, v, extra, _table(x_T, p), _call(p, slope, return_state))
+    return output, () if not return_state else (v,) if p.extra == "none" else (v, extra)
 
 
-def lif_reference(x_T: Tensor, v: Tensor, p: LIFParameters, derivative: Derivative) -> LIFTrace:
+def lif_reference(
+    x_T: Tensor, state: State | None, p: LIFParameters, surrogate: SurrogateGradient
+) -> LIFTrace:
     """As `lif`, by the formula, with every step kept."""
-    reset = _hard_reset if p.v_reset is not None else _soft_reset
-    spikes, membrane, after = [], [], []
+    dtype, x_T = x_T.dtype, x_T.to(arithmetic_dtype(x_T.dtype))
+    p = over_channels(x_T, p)
+    v, extra = (*(state or ()), *_initial(x_T[0], p)[len(state or ()) :])
+    steps = []
     for x in x_T.unbind(0):
+        if p.extra == "synapse":
+            x = extra = p.extra_decay * extra + x
         h = p.decay * v + p.gain * x + p.offset
-        s = spike(h - p.v_threshold, derivative, p.strict)
-        v = reset(h, s.detach() if p.detach_reset else s, p)
-        spikes.append(s)
-        membrane.append(h)
-        after.append(v)
-    return LIFTrace(torch.stack(spikes), torch.stack(membrane), torch.stack(after))
+        if p.reset == "next":
+            h = h - _detached(_fire(v, p.v_threshold, p, surrogate), p) * p.v_threshold
+        threshold = p.v_threshold + p.strength * extra if p.extra == "adaptation" else p.v_threshold
+        s = _fire(h, threshold, p, surrogate)
+        v = reset(h, _detached(s, p), p) if p.reset == "now" and p.fires else h
+        if p.extra == "adaptation":
+            extra = p.extra_decay * extra + s
+        steps.append((s * p.height if p.fires else h, h, v))
+    y_T, h_T, v_T = (torch.stack(each).to(dtype) for each in zip(*steps, strict=True))
+    return LIFTrace(y_T, h_T, v_T, state=(v,) if p.extra == "none" else (v, extra))
 
 
-def _hard_reset(h: Tensor, s: Tensor, p: LIFParameters) -> Tensor:
-    return h * (1 - s) + s * (p.v_reset or 0.0)
+def _initial(like: Tensor, p: LIFParameters) -> tuple[Tensor, Tensor]:
+    return torch.full_like(like, p.v_init), torch.zeros_like(like)
 
 
-def _soft_reset(h: Tensor, s: Tensor, p: LIFParameters) -> Tensor:
-    return h - s * p.v_threshold
+def _fire(h: Tensor, threshold: Coefficient, p: LIFParameters, surrogate: SurrogateGradient) -> Tensor:
+    fire = p.fire_at * threshold
+    u = h - fire
+    return spike(u / fire if p.ratio else u, surrogate.derivative, p.strict)
 
 
-def _check(x_T: Tensor, v: Tensor) -> None:
-    if x_T.dim() < 1 or x_T.shape[0] == 0:
-        raise ShapeError(f"a neuron needs an input [T, ...] with at least one step, got {list(x_T.shape)}")
-    if not x_T.is_floating_point():
-        raise ShapeError(f"a neuron needs a floating-point input, got {x_T.dtype}")
-    if v.shape != x_T.shape[1:] or v.dtype != x_T.dtype or v.device != x_T.device:
-        raise ShapeError(
-            f"the neuron state is {v.dtype} {list(v.shape)} on {v.device}; its input needs "
-            f"{x_T.dtype} {list(x_T.shape[1:])} on {x_T.device}"
-        )
+def _detached(s: Tensor, p: LIFParameters) -> Tensor:
+    return s.detach() if p.detach_reset else s
 
 
-def _runs_natively(x_T: Tensor, v: Tensor, p: LIFParameters) -> bool:
-    if isinstance(p.v_threshold, Tensor):
-        return False
-    plain = x_T.device.type == "cpu" and x_T.dtype in (torch.float32, torch.float64) and type(x_T) is Tensor
-    differentiable = torch.is_grad_enabled() and (x_T.requires_grad or v.requires_grad)
-    return plain and not differentiable and not torch.compiler.is_compiling() and x_T.numel() > 0
+def reset(h: Tensor, s: Tensor, p: LIFParameters) -> Tensor:
+    """The membrane potential after a hard or a soft reset where s is 1."""
+    return h - s * p.v_threshold if p.v_reset is None else h * (1 - s) + s * p.v_reset
+
+
+def over_channels(x_T: Tensor, p: LIFParameters) -> LIFParameters:
+    """The coefficients shaped so that they broadcast over a step, in the dtype that it is computed in."""
+    axes, dtype = max(x_T.dim() - 1, 1), arithmetic_dtype(x_T.dtype)
+    shape = [-1] + [1] * (axes - 1 - p.channel_axis % axes)
+    changes: dict[str, Any] = {
+        name: value.to(dtype).view(shape if value.dim() else []) for name, value in _tensors(p).items()
+    }
+    return p._replace(**changes)
+
+
+_COEFFICIENTS = (
+    "decay",
+    "gain",
+    "offset",
+    "v_threshold",
+    "height",
+    "extra_decay",
+    "strength",
+)  # as rows of a table
+
+
+def _row(p: LIFParameters) -> list[Coefficient]:
+    return [p.decay, p.gain, p.offset, p.v_threshold, p.height, p.extra_decay, p.strength]
+
+
+def _tensors(p: LIFParameters) -> dict[str, Tensor]:
+    """The coefficients that are tensors."""
+    return {
+        name: value for name, value in zip(_COEFFICIENTS, _row(p), strict=True) if isinstance(value, Tensor)
+    }
+
+
+def _table(x_T: Tensor, p: LIFParameters) -> Tensor | None:
+    """[rows, C] where a coefficient is a tensor, else None."""
+    tensors = _tensors(p)
+    if not tensors:
+        return None
+    channels = max(value.numel() for value in tensors.values())
+    like = x_T.new_empty(0, dtype=arithmetic_dtype(x_T.dtype))
+    return torch.stack(
+        [
+            value.to(like).expand(channels)
+            if isinstance(value, Tensor)
+            else like.new_full((channels,), value)
+            for value in _row(p)
+        ]
+    )
+
+
+def _call(p: LIFParameters, slope: Slope, return_state: bool) -> _lif_kernel.Call:
+    hard = "hard" if p.v_reset is not None else "soft"
+    return _lif_kernel.Call(
+        row=[0.0 if isinstance(value, Tensor) else value for value in _row(p)],
+        v_init=p.v_init,
+        v_reset=p.v_reset or 0.0,
+        fire_at=p.fire_at,
+        reset="none" if not p.fires else "next" if p.reset == "next" else hard,
+        extra_kind=p.extra,
+        strict=p.strict,
+        detach_reset=p.detach_reset,
+        ratio=p.ratio,
+        surrogate=slope.kind,
+        shape=slope.shape,
+        scale=slope.scale,
+        closed=slope.closed,
+        channel_axis=p.channel_axis,
+        return_state=return_state,
+    )
+
+
+def _check(x_T: Tensor, state: State | None, p: LIFParameters) -> None:
+    require_steps(x_T)
+    dtype, step = arithmetic_dtype(x_T.dtype), x_T.shape[1:]
+    wanted = 1 if p.extra == "none" else 2
+    if state is not None and len(state) != wanted:
+        raise ShapeError(f"this neuron has a state of {wanted} tensor{'s'[: wanted - 1]}, got {len(state)}")
+    for part in state or ():
+        if part.shape != step or part.dtype != dtype or part.device != x_T.device:
+            raise ShapeError(
+                f"the neuron state is {part.dtype} {list(part.shape)} on {part.device}; its input "
+                f"{x_T.dtype} {list(x_T.shape)} needs {dtype} {list(step)} on {x_T.device}"
+            )
+    for name, value in _tensors(p).items():
+        channels = step[p.channel_axis] if -len(step) <= p.channel_axis < len(step) else None
+        if value.device != x_T.device:
+            raise ShapeError(f"{name} is on {value.device}, the input of the neuron on {x_T.device}")
+        if value.dim() and list(value.shape) != [channels]:
+            raise ShapeError(
+                f"{name} has shape {list(value.shape)}; steps {list(step)} have {channels} channels, "
+                f"on axis {p.channel_axis}"
+            )

@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 Derivative = Callable[[Tensor], Tensor]
+
+
+class Slope(NamedTuple):
+    """A surrogate derivative that the fused kernels know.
+
+    Args:
+        kind: one of `KINDS`.
+        shape: its alpha or width.
+        scale: a factor on the derivative.
+        closed: whether the border of a rectangle belongs to it.
+    """
+
+    kind: str
+    shape: float
+    scale: float = 1.0
+    closed: bool = True
+
+
+KINDS = ("sigmoid", "atan", "triangle", "rectangle", "fast_sigmoid", "erf")
+
+
+class SurrogateGradient(Protocol):
+    """What takes the place of the derivative of the step function."""
+
+    def derivative(self, u: Tensor) -> Tensor:
+        """ds/du at the distance `u` from the threshold; shape and dtype of `u`."""
+
+    def fused(self) -> Slope | None:
+        """The same for a kernel, or None: then the reference runs."""
 
 
 class _Spike(torch.autograd.Function):

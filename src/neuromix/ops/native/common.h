@@ -5,8 +5,8 @@
 
 // Compiled once for each instruction set; templates go inline into such a function, since only
 // code inside it is compiled again.
-#ifdef NEUROMIX_HAS_TARGET_CLONES
-#define NEUROMIX_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#ifdef NEUROMIX_CLONE_TARGETS
+#define NEUROMIX_CLONES __attribute__((target_clones(NEUROMIX_CLONE_TARGETS)))
 #else
 #define NEUROMIX_CLONES
 #endif

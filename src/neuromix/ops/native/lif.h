@@ -11,6 +11,7 @@
 
 #include "real.h"
 #include "surrogate.h"
+#include "traffic.h"
 
 namespace neuromix {
 
@@ -42,7 +43,7 @@ struct LifOptions {
   Slope slope;
 };
 
-// Arrays have the layout of one step of N neurons, dense; x and the gradient of the spikes have `stride` elements
+// Arrays have the layout of one step of N neurons, dense; x and the gradient of the output have `stride` elements
 // from one step to the next (0 where all steps are the same memory). State is in the type of the arithmetic.
 template <typename Stored>
 struct LifInput {
@@ -56,24 +57,31 @@ struct LifInput {
   // The coefficients a channel, or null. Neuron n belongs to channel n / inner % channels.
   const Real* table;
   std::size_t channels, inner;
+
+  const Stored* x_row(std::size_t t, std::size_t first) const { return x_TN + std::ptrdiff_t(t) * x_stride + first; }
+  bool is_large() const { return steps * neurons * sizeof(Stored) >= kLargeBytes; }
 };
 
 template <typename Stored>
 struct LifForward : LifInput<Stored> {
   using Real = RealOf<Stored>;
-  Stored* spikes_TN;
+  Stored* output_TN;
   Real *v_last_N, *extra_last_N;  // after the last step; null where not wanted
 };
 
 template <typename Stored>
 struct LifBackward : LifInput<Stored> {
   using Real = RealOf<Stored>;
-  const Stored* grad_spikes_TN;
+  const Stored* grad_output_TN;
   std::ptrdiff_t grad_stride;
   const Real *grad_v_last_N, *grad_extra_last_N;  // null: 0
   Stored* grad_x_TN;                              // null where not wanted, as the others
   Real *grad_v_N, *grad_extra_N;
   Real* grad_table;  // [kRows, channels]
+
+  const Stored* grad_row(std::size_t t, std::size_t first) const {
+    return grad_output_TN + std::ptrdiff_t(t) * grad_stride + first;
+  }
 };
 
 template <typename Stored>

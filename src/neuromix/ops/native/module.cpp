@@ -1,5 +1,12 @@
 // Python bindings of the kernels: neuromix._native.
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/tuple.h>
+
+#include <array>
+#include <tuple>
+
 #include "arrays.h"
+#include "levels.h"
 #include "lif.h"
 
 namespace neuromix {
@@ -7,7 +14,133 @@ namespace {
 
 using namespace nb::literals;
 
+// Memory that Python names by its address, 0 for none. The ops in Python have checked what lies there: a
+// conversion of each tensor to an array would take longer than a small kernel.
+using Address = std::uintptr_t;
+
+template <typename T>
+T* as(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// Calls function(Stored{}) with the C++ type that a number stands for: the position in Python's list of dtypes.
+template <typename Function>
+void with_stored_type(int dtype, const Function& function) {
+  switch (dtype) {
+    case 0:
+      return function(float{});
+    case 1:
+      return function(double{});
+    case 2:
+      return function(bfloat16{});
+  }
+  throw nb::value_error("unknown dtype");
+}
+
+// LifOptions as Python gives them: row, v_init, v_reset, fire_at, reset, extra, strict, detach_reset, ratio, and of
+// the slope kind, shape, scale, closed.
+using Options = std::tuple<std::array<double, kRows>, double, double, double, int, int, bool, bool, bool, int, double,
+                           double, bool>;
+
+LifOptions options_of(const Options& options) {
+  const auto& [row, v_init, v_reset, fire_at, reset, extra, strict, detach_reset, ratio, kind, shape, scale, closed] =
+      options;
+  LifOptions o{Reset(reset), Extra(extra), strict, detach_reset, ratio, v_reset, fire_at, v_init, {},
+               Slope{Surrogate(kind), shape, scale, closed}};
+  std::copy(row.begin(), row.end(), o.row);
+  return o;
+}
+
+struct LifShape {
+  std::size_t steps, neurons, channels, inner;
+};
+
+struct LifArrays {
+  Address x;
+  std::ptrdiff_t x_stride;
+  Address v, extra, table;
+};
+
+template <typename Job>
+Job job_of(const LifOptions& options, const LifShape& shape, const LifArrays& arrays) {
+  using Real = typename Job::Real;
+  Job job{};
+  job.options = options;
+  job.steps = shape.steps;
+  job.neurons = shape.neurons;
+  job.channels = shape.channels;
+  job.inner = shape.inner;
+  job.x_TN = as<const std::remove_const_t<std::remove_pointer_t<decltype(job.x_TN)>>>(arrays.x);
+  job.x_stride = arrays.x_stride;
+  job.v_N = as<const Real>(arrays.v);
+  job.extra_N = as<const Real>(arrays.extra);
+  job.table = as<const Real>(arrays.table);
+  return job;
+}
+
 void bind_lif(nb::module_& module) {
+  module.def(
+      "lif",
+      [](int dtype, const Options& options, std::array<std::size_t, 4> shape, Address x, std::ptrdiff_t x_stride,
+         Address v, Address extra, Address table, Address output, Address v_last, Address extra_last,
+         std::size_t threads) {
+        nb::gil_scoped_release release;
+        with_stored_type(dtype, [&](auto zero) {
+          using Stored = decltype(zero);
+          auto job = job_of<LifForward<Stored>>(options_of(options), {shape[0], shape[1], shape[2], shape[3]},
+                                                {x, x_stride, v, extra, table});
+          job.output_TN = as<Stored>(output);
+          job.v_last_N = as<RealOf<Stored>>(v_last);
+          job.extra_last_N = as<RealOf<Stored>>(extra_last);
+          run(job, threads);
+        });
+      },
+      "Runs LifForward (lif.h) on memory given by address; shape is (steps, neurons, channels, inner).");
+
+  module.def(
+      "lif_backward",
+      [](int dtype, const Options& options, std::array<std::size_t, 4> shape, Address x, std::ptrdiff_t x_stride,
+         Address v, Address extra, Address table, Address grad_output, std::ptrdiff_t grad_stride, Address grad_v_last,
+         Address grad_extra_last, Address grad_x, Address grad_v, Address grad_extra, Address grad_table,
+         std::size_t threads) {
+        nb::gil_scoped_release release;
+        with_stored_type(dtype, [&](auto zero) {
+          using Stored = decltype(zero);
+          using Real = RealOf<Stored>;
+          auto job = job_of<LifBackward<Stored>>(options_of(options), {shape[0], shape[1], shape[2], shape[3]},
+                                                 {x, x_stride, v, extra, table});
+          job.grad_output_TN = as<const Stored>(grad_output);
+          job.grad_stride = grad_stride;
+          job.grad_v_last_N = as<const Real>(grad_v_last);
+          job.grad_extra_last_N = as<const Real>(grad_extra_last);
+          job.grad_x_TN = as<Stored>(grad_x);
+          job.grad_v_N = as<Real>(grad_v);
+          job.grad_extra_N = as<Real>(grad_extra);
+          job.grad_table = as<Real>(grad_table);
+          run(job, threads);
+        });
+      },
+      "Runs LifBackward (lif.h) on memory given by address; shape is (steps, neurons, channels, inner).");
+}
+
+void bind_levels(nb::module_& module) {
+  module.def(
+      "levels",
+      [](int dtype, double gain, double levels, double unit, std::size_t steps, std::size_t neurons, Address x,
+         std::ptrdiff_t x_stride, Address grad, std::ptrdiff_t grad_stride, Address output, std::size_t threads) {
+        nb::gil_scoped_release release;
+        with_stored_type(dtype, [&](auto zero) {
+          using Stored = decltype(zero);
+          run(LevelsJob<Stored>{{gain, levels, unit}, steps, neurons, as<const Stored>(x), x_stride,
+                                as<const Stored>(grad), grad_stride, as<Stored>(output)},
+              threads);
+        });
+      },
+      "Runs LevelsJob (levels.h) on memory given by address: backward where there is a gradient.");
+}
+
+// The plainest neuron on arrays of any library.
+void bind_lif_forward(nb::module_& module) {
   module.def(
       "lif_forward",
       [](const Input& x_TN, const Output& v_N, const Output& spikes_TN, double decay, double gain,
@@ -24,14 +157,18 @@ void bind_lif(nb::module_& module) {
         require_apart("v_N", v_N, "spikes_TN", spikes_TN);
         with_real_type("x_TN", x_TN, [&](auto zero) {
           using Real = decltype(zero);
-          const Lif<Real> lif{Real(decay),   Real(gain), Real(offset), Real(v_threshold),
-                              Real(v_reset), hard_reset, strict};
-          const auto* x = static_cast<const Real*>(x_TN.data());
-          auto* v = static_cast<Real*>(v_N.data());
-          auto* spikes = static_cast<Real*>(spikes_TN.data());
-          const std::size_t steps = x_TN.shape(0), neurons = v_N.size();
+          LifForward<Real> job{};
+          job.options = {hard_reset ? Reset::hard : Reset::soft, Extra::none, strict, true, false, v_reset, 1.0, 0.0,
+                         {decay, gain, offset, v_threshold, 1.0}, {}};
+          job.steps = x_TN.shape(0);
+          job.neurons = v_N.size();
+          job.x_TN = static_cast<const Real*>(x_TN.data());
+          job.x_stride = std::ptrdiff_t(job.neurons);
+          job.output_TN = static_cast<Real*>(spikes_TN.data());
+          job.v_last_N = static_cast<Real*>(v_N.data());
+          job.v_N = job.v_last_N;
           nb::gil_scoped_release release;
-          lif_forward(lif, steps, neurons, x, v, spikes, threads);
+          run(job, threads);
         });
       },
       "x_TN"_a, "v_N"_a, "spikes_TN"_a, "decay"_a, "gain"_a, "offset"_a, "v_threshold"_a, "v_reset"_a,
@@ -53,8 +190,8 @@ nb::dict build_info() {
   nb::dict info;
   info["compiler"] = NEUROMIX_COMPILER;
   info["flags"] = NEUROMIX_FLAGS;
-#ifdef NEUROMIX_HAS_TARGET_CLONES
-  info["instruction_sets"] = nb::make_tuple("avx512f", "avx2", "default");
+#ifdef NEUROMIX_CLONE_TARGETS
+  info["instruction_sets"] = nb::make_tuple(NEUROMIX_CLONE_TARGETS);
 #else
   info["instruction_sets"] = nb::make_tuple("default");
 #endif
@@ -68,5 +205,7 @@ NB_MODULE(_native, module) {
   module.doc() = "Kernels of neuromix in C++.";
   module.def("build_info", &neuromix::build_info,
              "The compiler, the kernels' flags and the instruction sets that this extension was built with.");
+  neuromix::bind_lif_forward(module);
   neuromix::bind_lif(module);
+  neuromix::bind_levels(module);
 }

@@ -1,0 +1,181 @@
+"""Tables of the documentation that are not written by hand: from the registry and from `results/`.
+
+    python docs/generate.py            # brings README.md up to date
+    python docs/generate.py --check    # fails where it is not
+
+In the README the tables stand in the text, between markers, so that they can be read where it lies; on the pages of
+the site they are put between the same markers while it is built (this file is a hook of mkdocs).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neuromix.core import registry
+from neuromix.core.registry import Entry
+from neuromix.report import numbers
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"
+_MARKED = re.compile(r"(<!-- generated: (?P<name>[\w-]+)[^>]*-->)\n.*?(<!-- end of generated -->)", re.DOTALL)
+
+# What the keys of `published` mean to a reader; a key that is not here is shown as it is.
+PUBLISHED = {
+    "parameters_m": "{} M parameters",
+    "gmacs": "{} G multiply-adds",
+    "gmacs_conv_linear": "{} G of them in convolutions and linear layers (our count)",
+    "frozen_parameters": "{:,} frozen parameters",
+    "top1": "top-1 {} %",
+    "top1_t1": "top-1 {} % at T = 1",
+    "top1_t4": "top-1 {} % at T = 4",
+    "mj_t1": "{} mJ at T = 1",
+    "mj_t4": "{} mJ at T = 4",
+}
+# How figures are counted, not what they are.
+_ABOUT_COUNTING = ("parameters", "scope", "counting")
+
+
+def fill(text: str) -> str:
+    """The text with a fresh table between each pair of markers."""
+    return _MARKED.sub(lambda marked: f"{marked[1]}\n{TABLES[marked['name']]()}\n{marked[3]}", text)
+
+
+def systems() -> str:
+    """A row a system."""
+    rows = [
+        (
+            f"**{entry.name}**",
+            _paper(entry),
+            ", ".join(entry.tasks),
+            entry.family,
+            str(len(entry.variants) or 1),
+            _span(entry),
+        )
+        for entry in registry.entries("model").values()
+    ]
+    return table(("System", "Paper", "Task", "Family", "Sizes", "Parameters"), rows)
+
+
+def variants() -> str:
+    """A row a variant of a model, under a heading a system."""
+    parts = []
+    for entry in registry.entries("model").values():
+        rows = [
+            (f"`{name}`", f"{_parameters(entry, name):,}", _published(entry.published.get(name, {})))
+            for name in entry.variants or (entry.name,)
+        ]
+        tasks = ", ".join(entry.tasks)
+        about = f"Task: {tasks}. Family: {entry.family}. Written from: {entry.provenance}."
+        parts.append(
+            f"### {entry.name}\n\n{_paper(entry)}.\n{about}\n\n{table(('Variant', 'Parameters', 'Published'), rows)}"
+        )
+    return "\n\n".join(parts)
+
+
+def parts() -> str:
+    """What else is registered: a row a kind."""
+    kinds = ("task", "method", "mixer", "neuron", "surrogate", "edit")
+    rows = [(kind, ", ".join(f"`{name}`" for name in registry.names(kind))) for kind in kinds]
+    return table(("Kind", "Names"), [row for row in rows if row[1]])
+
+
+def demo() -> str:
+    """The figures of the demo, from results/demo.json."""
+    figures = json.loads((RESULTS / "demo.json").read_text(encoding="utf-8"))
+    spiking, analog = figures["spiking"], figures["analog"]
+    rows = [(name, show(spiking), show(analog)) for name, show in _DEMO.items()]
+    names = [f"`{twin['model']}`" for twin in (spiking, analog)]
+    written = Path(figures["report"]).with_name("demo.json")
+    made = f"Made by `{figures['command']}`, then `cp {written} results/demo.json`."
+    return f"{table(('', *names), rows)}\n\n{made}"
+
+
+_DEMO: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "Accuracy on 500 test images": lambda twin: numbers.percent(twin["accuracy"]),
+    "Parameters": lambda twin: f"{twin['parameters']:,}",
+    "Dense multiply-adds an image": lambda twin: numbers.count(twin["macs_dense"]),
+    "Neurons that fire in a time step": lambda twin: numbers.percent(twin["firing_rate"]),
+    "Energy an image, counted exactly": lambda twin: numbers.energy(twin["energy"]["45nm"]),
+    "Energy an image, by the papers' rule": lambda twin: numbers.energy(twin["paper"]["energy"]["45nm"]),
+}
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table; columns of figures are set to the right."""
+    right = [
+        all(re.fullmatch(r"[\d,.]+( \S+)?|–", row[column]) for row in rows) for column in range(len(head))
+    ]
+    rule = ["---:" if figures else "---" for figures in right]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
+
+
+def _paper(entry: Entry) -> str:
+    paper = entry.paper
+    if paper is None:
+        return "–"
+    title = f"[{paper.title}]({paper.url})" if paper.url else paper.title
+    return f"{title} ({', '.join(filter(None, (paper.venue, str(paper.year))))})"
+
+
+def _parameters(entry: Entry, name: str) -> int:
+    _, config = registry.find("model", name)
+    with torch.device("meta"):  # shapes alone: no memory is taken
+        return int(entry.build(config).num_parameters())
+
+
+def _span(entry: Entry) -> str:
+    # A contract test holds models to their published counts; building every one of them takes long.
+    sizes = sorted(
+        entry.published.get(name, {}).get("parameters") or _parameters(entry, name)
+        for name in entry.variants or (entry.name,)
+    )
+    low, high = (_short(number) for number in (sizes[0], sizes[-1]))
+    return low if low == high else f"{low} to {high}"
+
+
+def _short(number: int) -> str:
+    return f"{number / 1e6:.3g} M"
+
+
+def _published(figures: Mapping[str, Any]) -> str:
+    shown = [
+        PUBLISHED.get(key, key + " {}").format(figures[key]) for key in figures if key not in _ABOUT_COUNTING
+    ]
+    return "; ".join(shown) or "–"
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    "systems": systems,
+    "variants": variants,
+    "parts": parts,
+    "demo": demo,
+}
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Called by mkdocs with the text of each page."""
+    return fill(markdown)
+
+
+def main() -> int:
+    """Brings the README up to date, or says that it is not."""
+    page = ROOT / "README.md"
+    text = page.read_text(encoding="utf-8")
+    fresh = fill(text)
+    if "--check" in sys.argv:
+        if text != fresh:
+            print("README.md is out of date; run: python docs/generate.py", file=sys.stderr)
+        return int(text != fresh)
+    page.write_text(fresh, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""neuromix eval: scores the model of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from neuromix.cli.console import is_first_process, parse_settings, print_json, print_rows, progress, report
+from neuromix.core.errors import UnknownNameError
+from neuromix.training.observer import Observer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
+    data: Annotated[str | None, typer.Option(help="Other data of the same kind.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples at a time.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="task.KEY=VALUE", help="A value of the task that differs from the run's."
+        ),
+    ] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave broken images out, and say how many.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: SPLIT and run.")] = False,
+) -> None:
+    """Score the model of a run: the weights that were best on validation.
+
+    \b
+    Example:
+      neuromix train --task digits --model poolformer_nano --epochs 3 --out runs/a
+      neuromix eval runs/a --split validation
+    """
+    from neuromix.training.api import evaluate_run
+
+    groups = parse_settings(settings or [], ("task",))
+    for key in groups[""]:
+        raise UnknownNameError("setting", key, [f"task.{key}"])
+    task_config = groups["task"]
+    task_config |= {} if data is None else {"data": data}
+    task_config |= {"skip_broken": True} if skip_broken else {}
+    given = {"batch_size": batch_size, "device": device}
+    train_config = {key: value for key, value in given.items() if value is not None}
+    with progress() as display:
+        watch = _Watch(display)
+        scores = evaluate_run(run, split, task_config=task_config, train_config=train_config, observer=watch)
+    if not is_first_process():
+        return
+    if as_json:
+        print_json({split: scores, "run": str(run)})
+    else:
+        print_rows([(f"{split} {name}", value) for name, value in scores.items()])
+
+
+class _Watch(Observer):
+    """Draws a bar."""
+
+    def __init__(self, display: Progress) -> None:
+        self._display, self._bar = display, display.add_task("", total=None)
+
+    def note(self, text: str) -> None:
+        report(text)
+
+    def evaluating(self, split: str, done: int, batches: int) -> None:
+        self._display.update(self._bar, description=split, completed=done, total=batches)

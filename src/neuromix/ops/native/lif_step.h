@@ -1,0 +1,143 @@
+// One step of a block of neurons, forward and backward. These are the loops that are compiled for several
+// instruction sets; which of the variants runs is decided once for each block and step.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "buffer.h"
+#include "lif.h"
+
+namespace neuromix {
+
+// Neurons walked over all time steps at once: few enough that their state stays in the first-level cache, and
+// enough that each step reads whole pages in a row.
+constexpr std::size_t kBlock = 1024;
+// Blocks are multiples of this many neurons, so that rows of them begin with a cache line.
+constexpr std::size_t kLanes = 64;
+// Below this much work for each thread, waking one costs more than it saves.
+constexpr std::size_t kElementsPerThread = 1 << 16;
+
+inline std::size_t rounded_up(std::size_t n, std::size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// How many neurons a block has: at most `most`, and no fewer blocks than threads where that can be.
+inline std::size_t block_size(std::size_t neurons, std::size_t most, std::size_t threads) {
+  return std::max(kLanes, std::min(most, rounded_up((neurons + threads - 1) / threads, kLanes)));
+}
+
+inline std::size_t useful_threads(std::size_t threads, std::size_t elements) {
+  return std::max<std::size_t>(1, std::min(threads, elements / kElementsPerThread));
+}
+
+// P is Real where all neurons share the coefficients, or const Real* for one each.
+template <typename P>
+struct Coefficients {
+  P decay, gain, offset, threshold, height, extra_decay, strength;
+  P fire;     // fire_at * threshold
+  P level;    // the least h that fires
+  P inverse;  // 1, or 1/fire where the surrogate takes the ratio
+};
+
+template <typename Real>
+void derive(const LifOptions& o, Real fire, Real& level, Real& inverse) {
+  level = o.strict ? std::nextafter(fire, std::numeric_limits<Real>::infinity()) : fire;
+  inverse = o.ratio ? 1 / fire : Real(1);
+}
+
+// Shared coefficients are the common case: it has loops of its own, of which rarer kinds of neurons have none.
+template <typename Stored>
+bool shares(const LifInput<Stored>& in) {
+  const LifOptions& o = in.options;
+  return !in.table && o.extra == Extra::none && o.reset != Reset::next && !o.ratio;
+}
+
+template <typename Real>
+Coefficients<Real> shared_coefficients(const LifOptions& o) {
+  Coefficients<Real> c{Real(o.row[kDecay]),     Real(o.row[kGain]),
+                       Real(o.row[kOffset]),    Real(o.row[kThreshold]),
+                       Real(o.row[kHeight]),    Real(o.row[kExtraDecay]),
+                       Real(o.row[kStrength]),  Real(o.fire_at * o.row[kThreshold]), 0, 0};
+  derive(o, c.fire, c.level, c.inverse);
+  return c;
+}
+
+// Coefficients for each neuron of a block, in memory of its own.
+template <typename Real>
+class EachNeuron {
+ public:
+  template <typename Stored>
+  Coefficients<const Real*> fill(const LifInput<Stored>& in, std::size_t first, std::size_t count) {
+    block_ = rounded_up(count, kLanes);
+    values_ = buffer_.of_size((kRows + 3) * block_);
+    for (std::size_t r = 0; r < kRows; ++r)
+      for (std::size_t n = 0; n < count; ++n)
+        row(r)[n] = in.table ? in.table[r * in.channels + (first + n) / in.inner % in.channels]
+                             : Real(in.options.row[r]);
+    for (std::size_t n = 0; n < count; ++n) {
+      // As the reference has it: a Python number is multiplied in double, a tensor in its own type.
+      row(kRows)[n] = in.table ? Real(in.options.fire_at) * row(kThreshold)[n]
+                               : Real(in.options.fire_at * in.options.row[kThreshold]);
+      derive(in.options, row(kRows)[n], row(kRows + 1)[n], row(kRows + 2)[n]);
+    }
+    return {row(kDecay),      row(kGain),     row(kOffset), row(kThreshold), row(kHeight),
+            row(kExtraDecay), row(kStrength), row(kRows),   row(kRows + 1),  row(kRows + 2)};
+  }
+
+ private:
+  Real* row(std::size_t r) { return values_ + r * block_; }
+
+  std::size_t block_ = 0;
+  Real* values_ = nullptr;
+  Buffer<Real> buffer_;
+};
+
+template <typename Stored, typename Real = RealOf<Stored>>
+void load_state(const LifInput<Stored>& in, std::size_t first, std::size_t count, Real* v, Real* extra) {
+  for (std::size_t n = 0; n < count; ++n) v[n] = in.v_N ? in.v_N[first + n] : Real(in.options.v_init);
+  for (std::size_t n = 0; n < count; ++n) extra[n] = in.extra_N ? in.extra_N[first + n] : Real(0);
+}
+
+// The threshold of an adapting neuron at one step, from its trace of the step before.
+template <typename P, typename Real>
+NEUROMIX_INLINE Real adapted(const Coefficients<P>& c, Real fire_at, Real trace, std::size_t n) {
+  return fire_at * (at(c.threshold, n) + at(c.strength, n) * trace);
+}
+
+// What backward needs of a step, [N] each: h, and the potential before it if there is a table of coefficients,
+// whose gradients need it; the current of a synapse after it, or the trace of an adaptation before it.
+template <typename Real>
+struct Kept {
+  Real *h, *before, *extra;
+};
+
+// Takes the state v, e of `count` neurons over one step. Writes the output, or if `kept.h` is set what backward needs.
+template <typename Stored, typename P>
+void step(const LifOptions& options, std::size_t count, const Coefficients<P>& c, const Stored* x, RealOf<Stored>* v,
+          RealOf<Stored>* e, Stored* output, const Kept<RealOf<Stored>>& kept);
+
+// The gradients that are carried from one step to the one before it: of v, of e, and of h (for reset `next`).
+template <typename Real>
+struct Carried {
+  Real *v, *extra, *h;
+};
+
+// What one step backwards reads and writes beside the carried gradients.
+template <typename Stored>
+struct BackStep {
+  using Real = RealOf<Stored>;
+  const Stored *x, *grad_output;
+  Kept<Real> kept;
+  const Real* extra_before;  // the current of a synapse before the step
+  const Real* adapted_fire;  // the thresholds of adapting neurons
+  const Real* slope;  // filled in before, unless the coefficients are shared
+  Stored* grad_x;
+  Real* sums;  // gradients of the coefficients, [kRows, row_size], added to; null if not wanted
+  std::size_t row_size;
+};
+
+template <typename Stored, typename P>
+void step_back(const LifOptions& options, std::size_t count, const Coefficients<P>& c, const BackStep<Stored>& s,
+               const Carried<RealOf<Stored>>& carried);
+
+}  // namespace neuromix

@@ -1,0 +1,1 @@
+"""Reports: what was measured, as one HTML page that needs nothing but itself."""

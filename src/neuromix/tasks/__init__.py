@@ -1,0 +1,1 @@
+"""Tasks: where data and scores come from, one a file."""
