@@ -103,6 +103,7 @@ _DEMO: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "Dense multiply-adds an image": lambda twin: numbers.count(twin["macs_dense"]),
     "Neurons that fire in a time step": lambda twin: numbers.percent(twin["firing_rate"]),
     "Energy an image, counted exactly": lambda twin: numbers.energy(twin["energy"]["45nm"]),
+    "The same, convolutions fused": lambda twin: numbers.energy(twin["fused"]["energy"]["45nm"]),
     "Energy an image, by the papers' rule": lambda twin: numbers.energy(twin["paper"]["energy"]["45nm"]),
 }
 

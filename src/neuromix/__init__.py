@@ -22,6 +22,8 @@ _HOMES = {
     "record": "neuromix.core.observe",
     "draws": "neuromix.core.observe",
     "profile": "neuromix.measure.profile",
+    "train": "neuromix.training.api",
+    "evaluate": "neuromix.training.evaluate",
     "NeuromixError": "neuromix.core.errors",
     "Spec": "neuromix.core.config",
 }
@@ -35,8 +37,10 @@ _ROOMS = (
     "measure",
     "data",
     "training",
+    "methods",
     "tasks",
     "report",
+    "bench",
 )
 __all__ = sorted([*_HOMES, "__version__"])
 

@@ -37,6 +37,7 @@ def test_it_writes_everything(finished: Path) -> None:
         assert twin["parameters"] > 100_000
         assert twin["macs_dense"] > 0
         assert twin["energy"]["45nm"] > 0
+        assert twin["fused"]["energy"]["45nm"] > 0
         assert twin["paper"]["energy"]["45nm"] > 0
     assert record["spiking"]["synaptic_operations"] > 0
     assert 0 < record["spiking"]["firing_rate"] < 1

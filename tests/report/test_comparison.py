@@ -24,9 +24,9 @@ def test_names_are_not_said_twice() -> None:
 
 def test_energy_has_a_bar_a_rule_where_rules_differ() -> None:
     chart = comparison.energy([SPIKING, ANALOG])
-    assert chart.data[0]["y"] == ["Spiking, exact", "Spiking, paper", "Analog"]
+    assert chart.data[0]["y"] == ["Spiking, exact", "Spiking, fused", "Spiking, paper", "Analog"]
     totals = chart.data[-1]["x"]
-    assert [round(total, 6) for total in totals] == [5.17, 2.18, 7.02]
+    assert [round(total, 6) for total in totals] == [5.17, 4.0, 2.18, 7.02]
 
 
 def test_layers_are_grouped_by_stage() -> None:

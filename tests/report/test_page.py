@@ -66,7 +66,7 @@ def test_charts_are_plain_data_with_words_beside_them(text: str) -> None:
     assert all(figure["data"] for figure in figures)
     descriptions = re.findall(r'role="img" aria-label="([^"]+)"', text)
     assert len(descriptions) == len(figures)
-    assert any("Spiking, exact 5.17" in description for description in descriptions)
+    assert any("Spiking, fused 4 " in description for description in descriptions)
 
 
 def test_colours_are_those_of_the_style_sheet(text: str) -> None:

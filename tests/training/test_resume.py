@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import pytest
 
 from neuromix.core.errors import RunError
 from neuromix.training.api import train
+from neuromix.training.observer import Observer
 from neuromix.training.run_folder import RunFolder
+from neuromix.training.signals import Interrupted
 from neuromix.training.snapshot import Snapshot
 from tests.training.tiny import assert_same_weights
 
@@ -150,3 +153,16 @@ def test_a_torn_line_of_metrics_is_written_again(run_tiny, tmp_path):
     assert folder.records() == records
     run_tiny(max_steps=1, resume=True)
     assert (folder.path / "metrics.jsonl").read_text() == json.dumps(records[0]) + "\n"
+
+
+def test_a_signal_while_the_trained_model_is_scored(run_tiny, tmp_path):
+    class Stop(Observer):
+        def evaluating(self, split: str, done: int, batches: int) -> None:
+            if split == "test" and done == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="stopped after training; go on with") as stop:
+        run_tiny(max_steps=1, observer=Stop())
+    assert stop.value.number == signal.SIGTERM
+    result = run_tiny(max_steps=1, resume=True)
+    assert RunFolder(tmp_path / "run").scores()["test"] == result.test

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neuromix.cli.console import print_json, progress, report
-from neuromix.cli.train import _Watch
+from neuromix.cli.train import Watch
 
 if TYPE_CHECKING:
     from neuromix.report.demo import Demo
@@ -45,7 +45,7 @@ def command(
                 seed=seed,
                 time_steps=time_steps,
                 overwrite=overwrite,
-                observer=_Watch(display),
+                observer=Watch(display),
             )
     except Interrupted as stop:
         report("interrupted; neuromix demo --overwrite starts afresh")

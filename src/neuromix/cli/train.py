@@ -81,7 +81,7 @@ def command(
     )
     try:
         with progress() as display:
-            watch = _Watch(display)
+            watch = Watch(display)
             result = train_as_asked(request, out, resume=resume, overwrite=overwrite, observer=watch)
     except Interrupted as stop:
         report(str(stop))
@@ -96,7 +96,7 @@ def command(
     print_rows([*rows, ("run", result.run)])
 
 
-class _Watch(Observer):
+class Watch(Observer):
     """Draws a bar a stage."""
 
     def __init__(self, display: Progress) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from neuromix.core import registry
 from neuromix.core.config import Config, Spec
 from neuromix.core.edits import apply_edit
-from neuromix.core.errors import CheckpointError, NeuromixError
+from neuromix.core.errors import CheckpointError, NeuromixError, RunError
 from neuromix.core.files import replacing
 from neuromix.core.layout import load_layout, transfer
 from neuromix.core.model import Model
@@ -105,7 +105,10 @@ def save_checkpoint(model: Model, path: str | Path, extra: Mapping[str, Tensor] 
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in model.state_dict().items()}
     tensors |= {f"extra/{name}": tensor for name, tensor in (extra or {}).items()}
     with replacing(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={_HEADER: json.dumps(header)})
+        try:
+            save_file(tensors, temporary, metadata={_HEADER: json.dumps(header)})
+        except SafetensorError as error:  # how it tells of a full disk
+            raise RunError(f"cannot write {path}: {error}") from error
 
 
 def load_checkpoint(path: str | Path, model: str | None = None, **overrides: Any) -> Model:

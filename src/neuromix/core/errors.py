@@ -44,8 +44,11 @@ class MissingExtraError(NeuromixError):
         super().__init__(f'{feature} needs an extra that is not installed: pip install "neuromix[{extra}]"')
 
 
+_SHOWN = 12  # names in one line
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Text that names what is nearest to `name` in `known`, or all of it where nothing is near.
+    """Text that names what is nearest to `name` in `known`, or the first of it where nothing is near.
 
     Example:
         >>> suggest("poolfromer_s12", ["poolformer_s12", "mamba"])
@@ -55,4 +58,5 @@ def suggest(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if near:
         return f"did you mean {' or '.join(near)}?"
-    return f"known: {', '.join(names)}" if names else "none is known"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"known: {', '.join(names[:_SHOWN])}{more}" if names else "none is known"

@@ -28,7 +28,7 @@ from neuromix.core.time import Repeat
 def require_spike_time(model: Model, what: str) -> None:
     """Raises ConfigError, in the name of `what`, unless the model steps along spike time."""
     if model.stream_axis != 0:
-        raise ConfigError(f"{what} works along spike time, and {type(model).__name__} has none")
+        raise ConfigError(f"{what} works along spike time, and {model.name or type(model).__name__} has none")
 
 
 def unrolled(model: Model, x_T: Tensor) -> Tensor:

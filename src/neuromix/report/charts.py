@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from neuromix.report.blocks import Chart
+from neuromix.report.numbers import significant
 
 COLOURS = 6  # series colours that the style sheet has; they stay apart for colour-blind readers too
 DASHES = ("solid", "dot", "dash", "dashdot")
@@ -137,7 +138,7 @@ def stacked_bars(
             "mode": "text",
             "x": totals,
             "y": list(labels),
-            "text": [f" {total:.3g}" for total in totals],
+            "text": [f" {significant(total)}" for total in totals],
             "textposition": "middle right",
             "textfont": {"color": "var(--ink)", "size": 13},
             "cliponaxis": False,

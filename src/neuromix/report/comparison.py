@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from neuromix.report import numbers
 from neuromix.report.blocks import Chart, Table
@@ -10,25 +11,25 @@ from neuromix.report.charts import Series, bars, lines, stacked_bars
 from neuromix.report.measured import Measured
 from neuromix.report.spikes import stage
 
-_FIGURES: dict[str, Callable[[Measured], str]] = {
-    "Test accuracy": lambda m: numbers.percent(m.accuracy),
-    "Parameters": lambda m: numbers.count(m.parameters),
-    "Dense multiply-adds": lambda m: numbers.count(m.macs_dense),
-    "Synaptic operations, exact": lambda m: numbers.count(m.synaptic_operations.get("exact")),
-    "Synaptic operations, paper": lambda m: numbers.count(m.synaptic_operations.get("paper")),
-    "Mean firing rate": lambda m: numbers.percent(m.firing_rate),
-    "Energy, exact": lambda m: numbers.energy(m.energy.get("exact")),
-    "Energy, paper": lambda m: numbers.energy(m.energy.get("paper")),
-    "Training time": lambda m: numbers.seconds(m.seconds),
-}
 
-
-def figures(models: Sequence[Measured], **about: object) -> Table:
+def figures(models: Sequence[Measured], **about: Any) -> Table:
     """A column a model, a row a figure."""
-    columns = ["", *(m.role for m in models)]
-    named = [["Model", *(m.model for m in models)]] if columns[1:] != [m.model for m in models] else []
-    rows = named + [[name, *(show(model) for model in models)] for name, show in _FIGURES.items()]
-    return Table(columns, rows, **about)  # type: ignore[arg-type]
+    rules = list(dict.fromkeys(rule for m in models for rule in m.energy))
+    rows = [
+        ["Model", *(m.model for m in models)],
+        ["Test accuracy", *(numbers.percent(m.accuracy) for m in models)],
+        ["Parameters", *(numbers.count(m.parameters) for m in models)],
+        ["Dense multiply-adds", *(numbers.count(m.macs_dense) for m in models)],
+        ["Mean firing rate", *(numbers.percent(m.firing_rate) for m in models)],
+    ]
+    for rule in rules:
+        operations = [numbers.count(m.synaptic_operations.get(rule)) for m in models]
+        rows.append([f"Synaptic operations, {rule}", *operations])
+    rows += [[f"Energy, {rule}", *(numbers.energy(m.energy.get(rule)) for m in models)] for rule in rules]
+    rows.append(["Training time", *(numbers.seconds(m.seconds) for m in models)])
+    if all(m.role == m.model for m in models):
+        del rows[0]
+    return Table(["", *(m.role for m in models)], rows, **about)
 
 
 def score_curves(models: Sequence[Measured]) -> Chart:

@@ -70,13 +70,15 @@ def demo_page(
 
 
 _COUNTING = (
-    "Both rules count the same run of the same network. In the exact one, an addition is counted where a spike "
+    "All three rules count the same network on the same images. In the exact one, an addition is counted where a spike "
     "really meets a weight, and a layer multiplies wherever its input is real: the first one, which sees the image, "
     "and any that follows a layer without neurons between.",
-    "The rule of the paper takes layers without neurons between as one, and charges each but the first by the firing "
-    "rate of its spikes. It charges the first layer for every time step, though the image does not change.",
+    "Fused is the exact count after several convolutions that follow one another have become one, as they would be for "
+    "use: the outputs stay the same, and less is left to multiply.",
+    "The rule of the paper charges all layers but the first as additions, at the firing rate of their spikes, and "
+    "the first one for every time step, though the image does not change.",
     "Only arithmetic is counted: no memory, no control, which on most hardware cost more. The analog network "
-    "multiplies everywhere.",
+    "multiplies everywhere, so that all rules give it the same.",
 )
 
 
@@ -97,6 +99,7 @@ def _formula(prices: Mapping[str, float]) -> str:
     return (
         f"energy = {multiply} pJ × multiply-accumulates + {add} pJ × additions     (32-bit floats, 45 nm)\n\n"
         "exact   additions = spikes that meet a weight, counted one by one\n"
+        "fused   the same, after the exact fusion of convolutions\n"
         "paper   additions = time steps × firing rate of the input × multiply-adds of the layer"
     )
 

@@ -52,6 +52,7 @@ class Loop:
         self.run, self.folder, self.observer, self.signals = run, folder, observer, signals
         self._tally = Tally(run.fabric.device)
         self._lines = 0
+        self._trained = False
         self._saved_at = time.monotonic()
 
     def fit(self, snapshot: Snapshot | None = None) -> None:
@@ -85,6 +86,7 @@ class Loop:
     def finish(self) -> dict[str, dict[str, float]]:
         """Ends a run whose stages are over: lets the methods finish the best model, scores and keeps it."""
         run, folder = self.run, self.folder
+        self._trained = True
         run.fabric.barrier()  # the first process has written what all read now
         run.model = load_checkpoint(folder.path / BEST)
         finished = run.method.finish(run)
@@ -255,9 +257,9 @@ class Loop:
             self._interrupt(self.signals.received)
 
     def _interrupt(self, number: int) -> None:
-        epoch = self.run.point.epoch + 1
+        where = "after training" if self._trained else f"in epoch {self.run.point.epoch + 1}"
         raise Interrupted(
-            f"stopped in epoch {epoch}; go on with: neuromix train --resume --out {self.folder.path}", number
+            f"stopped {where}; go on with: neuromix train --resume --out {self.folder.path}", number
         )
 
     def _not_finite(self, step: int) -> str:

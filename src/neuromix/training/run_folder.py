@@ -23,7 +23,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from torch import Tensor
 
 from neuromix.core.checkpoint import save_checkpoint
@@ -123,10 +122,7 @@ class RunFolder:
         Raises:
             RunError: it cannot be written (a full disk).
         """
-        try:
-            save_checkpoint(model, self.path / name, extra)
-        except SafetensorError as error:
-            raise RunError(f"cannot write {self.path / name}: {error}") from error
+        save_checkpoint(model, self.path / name, extra)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Adds a line to metrics.jsonl, as a whole or not at all.
