@@ -44,7 +44,7 @@ slow: $(INSTALLED)
 	$(PYTEST) -m slow
 
 demo: $(INSTALLED)
-	$(BIN)/neuromix demo --out demo/
+	$(BIN)/neuromix demo --out demo --overwrite
 
 docs: $(INSTALLED)
 	$(BIN)/mkdocs build --strict
