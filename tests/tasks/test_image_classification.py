@@ -140,6 +140,6 @@ def test_a_folder_without_classes_to_tell_apart(tmp_path, classes, message):
 def test_small_sets_are_trained_in_small_batches_unless_told_otherwise(tmp_path):
     from neuromix.training.recipe import Request, new_recipe
 
-    assert make("digits").training() == {"batch_size": 32, "lr": 5e-3}
+    assert make("digits").training() == {"batch_size": 32, "lr": 5e-3, "threads": 1}
     recipe, _ = new_recipe(Request("tiny_test_net", "digits", train_config={"lr": 1e-3}))
     assert (recipe.train.batch_size, recipe.train.lr) == (32, 1e-3)

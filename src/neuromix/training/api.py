@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -176,7 +177,10 @@ class _Job:
     def run(self, observer: Observer) -> RunResult:
         """Trains, finishes and scores."""
         config = self.recipe.train
-        with torch.random.fork_rng(devices=[]):  # PyTorch's global generator stays as the caller has it
+        with (
+            _threads(config.threads),
+            torch.random.fork_rng(devices=[]),
+        ):  # PyTorch's global generator stays as the caller has it
             torch.manual_seed(config.seed)
             model = build_model(self.recipe.model.name, _model_config(self.recipe))
             if config.init is not None and not (self.resume and _has_begun(self.out)):
@@ -235,6 +239,18 @@ class _Job:
 
 def _model_config(recipe: Recipe) -> Any:
     return registry.find("model", recipe.model.name)[1].replace(**recipe.model.options)
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """PyTorch with so many threads, in the context."""
+    before = torch.get_num_threads()
+    try:
+        if number is not None:
+            torch.set_num_threads(number)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _has_begun(out: Path | None) -> bool:

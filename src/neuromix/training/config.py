@@ -33,6 +33,7 @@ class TrainConfig(Config):
     precision: Precision = "auto"  # 32 bits on a CPU, bf16-mixed on a GPU
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     channels_last: bool = True  # keep maps in the order N, H, W, C, in which convolutions are faster
+    threads: int | None = None  # of PyTorch on a CPU; None: its own choice
     workers: int | None = None  # processes that read data; None: 0 on a CPU, else up to 8
     checkpoint_steps: int | None = None  # also save within an epoch, after so many steps
     checkpoint_seconds: float = 60.0  # also save within an epoch, after so long
@@ -40,7 +41,7 @@ class TrainConfig(Config):
 
     def validate(self) -> None:
         self.require_positive("epochs", "batch_size", "accumulate", "lr", "checkpoint_seconds")
-        for name in ("max_steps", "checkpoint_steps", "clip_norm"):
+        for name in ("max_steps", "checkpoint_steps", "clip_norm", "threads"):
             if getattr(self, name) is not None:
                 self.require_positive(name)
         self.require_within(0, 1, "warmup", "ema")
