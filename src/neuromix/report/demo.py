@@ -34,7 +34,7 @@ MODELS: Mapping[str, str] = {"spiking": "meta_spikeformer_nano", "analog": "pool
 TASK = "digits"
 FIGURES, PAGE = "demo.json", "report.html"
 ENERGY = "45nm"  # the energy model of the papers
-EPOCHS = 20
+EPOCHS = 25
 # Averaged weights, for the few validation images tell the last epochs apart by chance.
 TRAINING: Mapping[str, Any] = {"ema": 0.98}
 
