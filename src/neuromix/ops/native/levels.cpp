@@ -22,7 +22,8 @@ NEUROMIX_INLINE void forward(const Levels& l, std::size_t count, const Stored* x
 }
 
 template <typename Stored, typename Real = RealOf<Stored>>
-NEUROMIX_INLINE void backward(const Levels& l, std::size_t count, const Stored* x, const Stored* grad, Stored* grad_x) {
+NEUROMIX_INLINE void backward(const Levels& l, std::size_t count, const Stored* x, const Stored* grad,
+                              Stored* grad_x) {
   const Real gain = Real(l.gain), levels = Real(l.levels), slope = Real(l.gain * l.unit);
   NEUROMIX_INDEPENDENT
   for (std::size_t n = 0; n < count; ++n) {
@@ -31,10 +32,10 @@ NEUROMIX_INLINE void backward(const Levels& l, std::size_t count, const Stored* 
   }
 }
 
-#define NEUROMIX_LEVELS(Stored)                                                                             \
-  NEUROMIX_CLONES void run_range(const Levels& l, std::size_t count, const Stored* x, const Stored* grad,   \
-                                 Stored* output) {                                                          \
-    grad ? backward(l, count, x, grad, output) : forward(l, count, x, output);                              \
+#define NEUROMIX_LEVELS(Stored)                                                                           \
+  NEUROMIX_CLONES void run_range(const Levels& l, std::size_t count, const Stored* x, const Stored* grad, \
+                                 Stored* output) {                                                        \
+    grad ? backward(l, count, x, grad, output) : forward(l, count, x, output);                            \
   }
 NEUROMIX_LEVELS(float)
 NEUROMIX_LEVELS(double)

@@ -1,10 +1,11 @@
 // Integrate-and-fire neurons over all time steps: forward, and backward through time.
 //
 // What must move, per neuron and step, in float32: forward 8 bytes (read x, write the spikes), backward 12
-// (read x and the gradient of the spikes, write the gradient of x). Everything else stays in cache: a block of
-// about a thousand neurons is walked over all steps, so its state never leaves the first-level cache, and
+// (read x and the gradient of the spikes, write the gradient of x). Everything else stays in cache: a block
+// of some hundred neurons is walked over all steps, so its state never leaves the first-level cache, and
 // backward recomputes the membrane potentials of a block from x into a scratch that fits in the second level
-// instead of having forward store them.
+// instead of having forward store them. (Spikes stored as bits would spare it no reading: it needs the
+// potentials.)
 #pragma once
 
 #include <cstddef>
@@ -15,8 +16,8 @@
 
 namespace neuromix {
 
-// hard: v = v_reset where it fired; soft: the threshold is subtracted; next: it is subtracted one step later and
-// does not decay first; none: a leaky integrator, whose output is its membrane potential.
+// hard: v = v_reset where it fired; soft: the threshold is subtracted; next: it is subtracted one step later
+// and does not decay first; none: a leaky integrator, whose output is its membrane potential.
 enum class Reset { hard, soft, next, none };
 
 // What a neuron has beside its membrane potential, with a state of its own, written e:
@@ -32,8 +33,8 @@ enum Row { kDecay, kGain, kOffset, kThreshold, kHeight, kExtraDecay, kStrength, 
 //   s = h >= fire_at * threshold                      (> if strict)
 //   output = s * height
 //   v = s ? v_reset : h   |   h - s * threshold   |   h
-// What backward takes for ds/dh is slope(u), u = h - fire_at * threshold, or with `ratio` slope(u / (fire_at *
-// threshold)) / (fire_at * threshold); `detach_reset` leaves out the path through s in the reset.
+// What backward takes for ds/dh is slope(u), u = h - fire_at * threshold, or with `ratio` slope(u / (fire_at
+// * threshold)) / (fire_at * threshold); `detach_reset` leaves out the path through s in the reset.
 struct LifOptions {
   Reset reset;
   Extra extra;
@@ -43,8 +44,9 @@ struct LifOptions {
   Slope slope;
 };
 
-// Arrays have the layout of one step of N neurons, dense; x and the gradient of the output have `stride` elements
-// from one step to the next (0 where all steps are the same memory). State is in the type of the arithmetic.
+// Arrays have the layout of one step of N neurons, dense; x and the gradient of the output have `stride`
+// elements from one step to the next (0 where all steps are the same memory). State is in the type of the
+// arithmetic.
 template <typename Stored>
 struct LifInput {
   using Real = RealOf<Stored>;
@@ -58,7 +60,9 @@ struct LifInput {
   const Real* table;
   std::size_t channels, inner;
 
-  const Stored* x_row(std::size_t t, std::size_t first) const { return x_TN + std::ptrdiff_t(t) * x_stride + first; }
+  const Stored* x_row(std::size_t t, std::size_t first) const {
+    return x_TN + std::ptrdiff_t(t) * x_stride + first;
+  }
   bool is_large() const { return steps * neurons * sizeof(Stored) >= kLargeBytes; }
 };
 

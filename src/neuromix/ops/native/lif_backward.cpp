@@ -15,9 +15,9 @@ template <typename Stored, typename Real = RealOf<Stored>>
 class Scratch {
  public:
   EachNeuron<Real> each;
-  std::size_t block = 0;     // N, rounded up
-  Real *v, *extra;           // state while the steps are done again
-  Real *slope, *fire;        // of one step
+  std::size_t block = 0;  // N, rounded up
+  Real *v, *extra;        // state while the steps are done again
+  Real *slope, *fire;     // of one step
   Carried<Real> carried;
   Real* sums;                // gradients of the coefficients, [kRows, N]
   RowWriter<Stored> writer;  // of the gradient of x
@@ -28,7 +28,8 @@ class Scratch {
     const std::size_t of_steps = steps * block;
     Real* next = memory_.of_size((7 + kRows) * block + (1 + learning + has_extra) * of_steps);
     const auto take = [&next](std::size_t size) { return next += size, next - size; };
-    for (Real** array : {&v, &extra, &slope, &fire, &carried.v, &carried.extra, &carried.h}) *array = take(block);
+    for (Real** array : {&v, &extra, &slope, &fire, &carried.v, &carried.extra, &carried.h})
+      *array = take(block);
     sums = take(kRows * block);
     kept_ = {take(of_steps), learning ? take(of_steps) : nullptr, has_extra ? take(of_steps) : nullptr};
     unwanted = unwanted_.of_size(block);
@@ -60,7 +61,8 @@ void fill_step_slopes(const LifOptions& o, std::size_t count, const Coefficients
   fill_slopes(o.slope, count, kept.h, o.extra == Extra::adaptation ? s.fire : c.fire, c.inverse, s.slope);
 }
 
-// The i-th row that a block reads: those of x, then those of the gradient backwards, then those of the next block.
+// The i-th row that a block reads: those of x, then those of the gradient backwards, then those of the next
+// block.
 template <typename Stored>
 const Stored* row_read(const LifBackward<Stored>& job, std::size_t i, std::size_t first, std::size_t count) {
   if (i < job.steps) return job.x_row(i, first);
@@ -70,11 +72,11 @@ const Stored* row_read(const LifBackward<Stored>& job, std::size_t i, std::size_
 
 // The steps once more, to keep what the way back needs of them.
 template <typename Stored, typename P>
-void walk_again(const LifBackward<Stored>& job, const Coefficients<P>& c, std::size_t first, std::size_t count,
-                const Scratch<Stored>& s) {
+void walk_again(const LifBackward<Stored>& job, const Coefficients<P>& c, std::size_t first,
+                std::size_t count, const Scratch<Stored>& s) {
   load_state(job, first, count, s.v, s.extra);
   for (std::size_t t = 0; t < job.steps; ++t) {
-    prefetch(row_read(job, t + kRowsAhead, first, count), count * sizeof(Stored));
+    prefetch(row_read(job, t + 1, first, count), count * sizeof(Stored));
     step<Stored>(job.options, count, c, job.x_row(t, first), s.v, s.extra, nullptr, s.kept(t));
   }
   load_state(job, first, count, s.v, s.extra);
@@ -84,14 +86,14 @@ template <typename Stored, typename P>
 void walk_back(const LifBackward<Stored>& job, const Coefficients<P>& c, std::size_t first, std::size_t count,
                const Scratch<Stored>& s) {
   for (std::size_t t = job.steps; t-- > 0;) {
-    prefetch(row_read(job, 2 * job.steps - 1 - t + kRowsAhead, first, count), count * sizeof(Stored));
+    prefetch(row_read(job, 2 * job.steps - t, first, count), count * sizeof(Stored));
     fill_step_slopes(job.options, count, c, s.kept(t), s);
     Stored* grad_x = job.grad_x_TN ? job.grad_x_TN + t * job.neurons + first : s.unwanted;
-    step_back<Stored>(job.options, count, c,
-                      {job.x_row(t, first), job.grad_row(t, first), s.kept(t),
-                       t > 0 ? s.kept(t - 1).extra : s.extra, s.fire, s.slope, s.writer.place(grad_x),
-                       job.grad_table ? s.sums : nullptr, s.block},
-                      s.carried);
+    step_back<Stored>(
+        job.options, count, c,
+        {job.x_row(t, first), job.grad_row(t, first), s.kept(t), t > 0 ? s.kept(t - 1).extra : s.extra,
+         s.fire, s.slope, s.writer.place(grad_x), job.grad_table ? s.sums : nullptr, s.block},
+        s.carried);
     s.writer.write(grad_x, count);
   }
 }
@@ -109,24 +111,36 @@ void walk_before(const LifOptions& o, const Coefficients<const Real*>& c, std::s
   }
 }
 
+template <typename Real>
+double sum(const Real* values, std::size_t count) {
+  double parts[8] = {};  // several, as each addition waits for the one before it
+  std::size_t i = 0;
+  for (; i + 8 <= count; i += 8)
+    for (std::size_t k = 0; k < 8; ++k) parts[k] += double(values[i + k]);
+  for (; i < count; ++i) parts[0] += double(values[i]);
+  return ((parts[0] + parts[1]) + (parts[2] + parts[3])) + ((parts[4] + parts[5]) + (parts[6] + parts[7]));
+}
+
 template <typename Stored>
-void run_block(const LifBackward<Stored>& job, std::size_t first, std::size_t count, double* sums) {
+void run_block(const LifBackward<Stored>& job, const Table<RealOf<Stored>>& table, std::size_t first,
+               std::size_t count, double* sums) {
   using Real = RealOf<Stored>;
   thread_local Scratch<Stored> s;
   s.resize(count, job.steps, job.grad_table != nullptr, job.options.extra != Extra::none);
   s.writer.begin(s.block, job.grad_x_TN && job.is_large());
-  if (!shares(job)) std::fill(s.sums, s.sums + kRows * s.block, Real(0));
+  if (job.grad_table || job.options.reset == Reset::next)
+    std::fill(s.sums, s.sums + kRows * s.block, Real(0));
   for (std::size_t n = 0; n < count; ++n) {
     s.carried.v[n] = job.grad_v_last_N ? job.grad_v_last_N[first + n] : Real(0);
     s.carried.extra[n] = job.grad_extra_last_N ? job.grad_extra_last_N[first + n] : Real(0);
     s.carried.h[n] = 0;
   }
   if (shares(job)) {
-    const auto c = shared_coefficients<Real>(job.options);
+    const auto c = table.shared();
     walk_again(job, c, first, count, s);
     walk_back(job, c, first, count, s);
   } else {
-    const auto c = s.each.fill(job, first, count);
+    const auto c = s.each.fill(table, first, count);
     walk_again(job, c, first, count, s);
     walk_back(job, c, first, count, s);
     walk_before(job.options, c, count, s);
@@ -136,8 +150,14 @@ void run_block(const LifBackward<Stored>& job, std::size_t first, std::size_t co
   if (job.grad_extra_N) std::copy(s.carried.extra, s.carried.extra + count, job.grad_extra_N + first);
   if (!job.grad_table) return;
   for (std::size_t r = 0; r < kRows; ++r)
-    for (std::size_t n = 0; n < count; ++n)
-      sums[r * job.channels + (first + n) / job.inner % job.channels] += double(s.sums[r * s.block + n]);
+    table.for_each_run(first, count, [&](std::size_t n, std::size_t size, std::size_t channel, int step) {
+      const Real* from = s.sums + r * s.block + n;
+      double* to = sums + r * job.channels + channel;
+      if (step)
+        for (std::size_t i = 0; i < size; ++i) to[i] += double(from[i]);
+      else
+        *to += sum(from, size);
+    });
 }
 
 template <typename Real>
@@ -146,17 +166,19 @@ std::size_t largest_block(std::size_t steps, bool learning, bool has_extra) {
   return std::max(kLanes, std::min(kBlock, kKeptBytes / per_neuron / kLanes * kLanes));
 }
 
-// Gradients of the coefficients are summed in double, apart for each task, so that they do not depend on which
-// thread took which block.
+// Gradients of the coefficients are summed in double, apart for each task, so that they do not depend on
+// which thread took which block.
 template <typename Stored>
-void run_learning(const LifBackward<Stored>& job, std::size_t block, std::size_t threads) {
+void run_learning(const LifBackward<Stored>& job, const Table<RealOf<Stored>>& table, std::size_t block,
+                  std::size_t threads) {
   const std::size_t blocks = (job.neurons + block - 1) / block;
   const std::size_t tasks = std::max<std::size_t>(1, std::min(blocks, 4 * threads));
-  const std::size_t values = kRows * job.channels, task = std::max(block, (blocks + tasks - 1) / tasks * block);
+  const std::size_t values = kRows * job.channels,
+                    task = std::max(block, (blocks + tasks - 1) / tasks * block);
   std::vector<std::vector<double>> sums((job.neurons + task - 1) / task, std::vector<double>(values));
   parallel_blocks(job.neurons, task, threads, [&](std::size_t first, std::size_t last) noexcept {
     double* own = sums[first / task].data();
-    for (; first < last; first += block) run_block(job, first, std::min(block, last - first), own);
+    for (; first < last; first += block) run_block(job, table, first, std::min(block, last - first), own);
   });
   for (std::size_t i = 0; i < values; ++i) {
     double sum = 0;
@@ -169,13 +191,14 @@ void run_learning(const LifBackward<Stored>& job, std::size_t block, std::size_t
 
 template <typename Stored>
 void run(const LifBackward<Stored>& job, std::size_t threads) {
+  const Table<RealOf<Stored>> table(job);
   threads = useful_threads(threads, job.steps * job.neurons);
   const bool has_extra = job.options.extra != Extra::none;
   const std::size_t most = largest_block<RealOf<Stored>>(job.steps, job.grad_table != nullptr, has_extra);
   const std::size_t block = block_size(job.neurons, most, threads);
-  if (job.grad_table) return run_learning(job, block, threads);
+  if (job.grad_table) return run_learning(job, table, block, threads);
   parallel_blocks(job.neurons, block, threads, [&](std::size_t first, std::size_t last) noexcept {
-    run_block(job, first, last - first, nullptr);
+    run_block(job, table, first, last - first, nullptr);
   });
 }
 

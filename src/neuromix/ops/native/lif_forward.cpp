@@ -8,10 +8,9 @@ namespace {
 template <typename Stored, typename P>
 void walk(const LifForward<Stored>& job, const Coefficients<P>& c, std::size_t first, std::size_t count,
           RealOf<Stored>* v, RealOf<Stored>* e, const RowWriter<Stored>& writer) {
-  const std::size_t bytes = count * sizeof(Stored);
   for (std::size_t t = 0; t < job.steps; ++t) {
-    const std::size_t ahead = t + kRowsAhead;
-    prefetch(ahead < job.steps ? job.x_row(ahead, first) : job.x_row(ahead % job.steps, first + count), bytes);
+    prefetch(t + 1 < job.steps ? job.x_row(t + 1, first) : job.x_row(0, first + count),
+             count * sizeof(Stored));
     Stored* output = job.output_TN + t * job.neurons + first;
     step(job.options, count, c, job.x_row(t, first), v, e, writer.place(output), {});
     writer.write(output, count);
@@ -19,7 +18,8 @@ void walk(const LifForward<Stored>& job, const Coefficients<P>& c, std::size_t f
 }
 
 template <typename Stored>
-void run_block(const LifForward<Stored>& job, std::size_t first, std::size_t count) {
+void run_block(const LifForward<Stored>& job, const Table<RealOf<Stored>>& table, std::size_t first,
+               std::size_t count) {
   using Real = RealOf<Stored>;
   thread_local Buffer<Real> state;
   thread_local EachNeuron<Real> each;
@@ -29,9 +29,9 @@ void run_block(const LifForward<Stored>& job, std::size_t first, std::size_t cou
   load_state(job, first, count, v, e);
   writer.begin(block, job.is_large());
   if (shares(job))
-    walk(job, shared_coefficients<Real>(job.options), first, count, v, e, writer);
+    walk(job, table.shared(), first, count, v, e, writer);
   else
-    walk(job, each.fill(job, first, count), first, count, v, e, writer);
+    walk(job, each.fill(table, first, count), first, count, v, e, writer);
   writer.end();
   if (job.v_last_N) std::copy(v, v + count, job.v_last_N + first);
   if (job.extra_last_N) std::copy(e, e + count, job.extra_last_N + first);
@@ -41,9 +41,11 @@ void run_block(const LifForward<Stored>& job, std::size_t first, std::size_t cou
 
 template <typename Stored>
 void run(const LifForward<Stored>& job, std::size_t threads) {
+  const Table<RealOf<Stored>> table(job);
   threads = useful_threads(threads, job.steps * job.neurons);
-  parallel_blocks(job.neurons, block_size(job.neurons, kBlock, threads), threads,
-                  [&](std::size_t first, std::size_t last) noexcept { run_block(job, first, last - first); });
+  parallel_blocks(
+      job.neurons, block_size(job.neurons, kBlock, threads), threads,
+      [&](std::size_t first, std::size_t last) noexcept { run_block(job, table, first, last - first); });
 }
 
 template void run(const LifForward<float>&, std::size_t);

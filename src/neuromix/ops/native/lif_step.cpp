@@ -4,7 +4,8 @@ namespace neuromix {
 namespace {
 
 template <Extra extra, typename P, typename Real>
-NEUROMIX_INLINE bool fires(const Coefficients<P>& c, Real fire_at, bool strict, Real h, Real trace, std::size_t n) {
+NEUROMIX_INLINE bool fires(const Coefficients<P>& c, Real fire_at, bool strict, Real h, Real trace,
+                           std::size_t n) {
   if (extra != Extra::adaptation) return h >= at(c.level, n);
   const Real fire = adapted(c, fire_at, trace, n);
   return strict ? h > fire : h >= fire;
@@ -13,8 +14,8 @@ NEUROMIX_INLINE bool fires(const Coefficients<P>& c, Real fire_at, bool strict, 
 enum class Keep { nothing, potentials, all };
 
 template <Reset reset, Extra extra, Keep keep, typename Stored, typename P, typename Real = RealOf<Stored>>
-NEUROMIX_INLINE void loop(const LifOptions& options, std::size_t count, const Coefficients<P>& c, const Stored* x,
-                          Real* v, Real* e, Stored* output, const Kept<Real>& kept) {
+NEUROMIX_INLINE void loop(const LifOptions& options, std::size_t count, const Coefficients<P>& c,
+                          const Stored* x, Real* v, Real* e, Stored* output, const Kept<Real>& kept) {
   const Real v_reset = Real(options.v_reset), fire_at = Real(options.fire_at);
   const bool strict = options.strict;
   NEUROMIX_INDEPENDENT
@@ -46,7 +47,8 @@ NEUROMIX_INLINE void loop(const LifOptions& options, std::size_t count, const Co
 
 // The options become template arguments, so that the loop has no branch.
 template <Reset reset, Extra extra, typename Stored, typename... Rest>
-NEUROMIX_INLINE void with_keep(const LifOptions& options, const Kept<RealOf<Stored>>& kept, const Rest&... rest) {
+NEUROMIX_INLINE void with_keep(const LifOptions& options, const Kept<RealOf<Stored>>& kept,
+                               const Rest&... rest) {
   if (!kept.h) return loop<reset, extra, Keep::nothing, Stored>(options, rest..., kept);
   if (!kept.before) return loop<reset, extra, Keep::potentials, Stored>(options, rest..., kept);
   return loop<reset, extra, Keep::all, Stored>(options, rest..., kept);
@@ -90,11 +92,11 @@ NEUROMIX_INLINE void with_shared_reset(const LifOptions& options, const Rest&...
   }
 }
 
-#define NEUROMIX_STEP(Stored, P, with)                                                                            \
-  NEUROMIX_CLONES void cloned(const LifOptions& o, std::size_t count, const Coefficients<P>& c, const Stored* x,  \
-                              RealOf<Stored>* v, RealOf<Stored>* e, Stored* output,                               \
-                              const Kept<RealOf<Stored>>& kept) {                                                 \
-    with<Stored>(o, kept, count, c, x, v, e, output);                                                             \
+#define NEUROMIX_STEP(Stored, P, with)                                                               \
+  NEUROMIX_CLONES void cloned(const LifOptions& o, std::size_t count, const Coefficients<P>& c,      \
+                              const Stored* x, RealOf<Stored>* v, RealOf<Stored>* e, Stored* output, \
+                              const Kept<RealOf<Stored>>& kept) {                                    \
+    with<Stored>(o, kept, count, c, x, v, e, output);                                                \
   }
 NEUROMIX_STEP(float, float, with_shared_reset)
 NEUROMIX_STEP(double, double, with_shared_reset)
@@ -107,13 +109,13 @@ NEUROMIX_STEP(bfloat16, const float*, with_reset)
 }  // namespace
 
 template <typename Stored, typename P>
-void step(const LifOptions& options, std::size_t count, const Coefficients<P>& c, const Stored* x, RealOf<Stored>* v,
-          RealOf<Stored>* e, Stored* output, const Kept<RealOf<Stored>>& kept) {
+void step(const LifOptions& options, std::size_t count, const Coefficients<P>& c, const Stored* x,
+          RealOf<Stored>* v, RealOf<Stored>* e, Stored* output, const Kept<RealOf<Stored>>& kept) {
   cloned(options, count, c, x, v, e, output, kept);
 }
 
-#define NEUROMIX_INSTANTIATE(Stored, P)                                                                         \
-  template void step(const LifOptions&, std::size_t, const Coefficients<P>&, const Stored*, RealOf<Stored>*,    \
+#define NEUROMIX_INSTANTIATE(Stored, P)                                                                      \
+  template void step(const LifOptions&, std::size_t, const Coefficients<P>&, const Stored*, RealOf<Stored>*, \
                      RealOf<Stored>*, Stored*, const Kept<RealOf<Stored>>&);
 NEUROMIX_INSTANTIATE(float, float)
 NEUROMIX_INSTANTIATE(double, double)

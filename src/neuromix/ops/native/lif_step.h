@@ -3,8 +3,10 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "buffer.h"
 #include "lif.h"
@@ -12,14 +14,16 @@
 namespace neuromix {
 
 // Neurons walked over all time steps at once: few enough that their state stays in the first-level cache, and
-// enough that each step reads whole pages in a row.
-constexpr std::size_t kBlock = 1024;
+// enough that each step moves memory in long runs.
+constexpr std::size_t kBlock = 512;
 // Blocks are multiples of this many neurons, so that rows of them begin with a cache line.
 constexpr std::size_t kLanes = 64;
 // Below this much work for each thread, waking one costs more than it saves.
 constexpr std::size_t kElementsPerThread = 1 << 16;
 
-inline std::size_t rounded_up(std::size_t n, std::size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+inline std::size_t rounded_up(std::size_t n, std::size_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
 
 // How many neurons a block has: at most `most`, and no fewer blocks than threads where that can be.
 inline std::size_t block_size(std::size_t neurons, std::size_t most, std::size_t threads) {
@@ -39,46 +43,96 @@ struct Coefficients {
   P inverse;  // 1, or 1/fire where the surrogate takes the ratio
 };
 
-template <typename Real>
-void derive(const LifOptions& o, Real fire, Real& level, Real& inverse) {
-  level = o.strict ? std::nextafter(fire, std::numeric_limits<Real>::infinity()) : fire;
-  inverse = o.ratio ? 1 / fire : Real(1);
-}
-
-// Shared coefficients are the common case: it has loops of its own, of which rarer kinds of neurons have none.
+// Shared coefficients are the common case: it has loops of its own, of which rarer kinds of neurons have
+// none.
 template <typename Stored>
 bool shares(const LifInput<Stored>& in) {
   const LifOptions& o = in.options;
   return !in.table && o.extra == Extra::none && o.reset != Reset::next && !o.ratio;
 }
 
+// The coefficients of one call, those that follow from others included.
 template <typename Real>
-Coefficients<Real> shared_coefficients(const LifOptions& o) {
-  Coefficients<Real> c{Real(o.row[kDecay]),     Real(o.row[kGain]),
-                       Real(o.row[kOffset]),    Real(o.row[kThreshold]),
-                       Real(o.row[kHeight]),    Real(o.row[kExtraDecay]),
-                       Real(o.row[kStrength]),  Real(o.fire_at * o.row[kThreshold]), 0, 0};
-  derive(o, c.fire, c.level, c.inverse);
-  return c;
-}
+class Table {
+ public:
+  template <typename Stored>
+  explicit Table(const LifInput<Stored>& in)
+      : channels_(in.table ? in.channels : 1),
+        inner_(channels_ > 1 ? in.inner : std::max<std::size_t>(in.neurons, 1)),
+        serial_(next_serial()),
+        values_((kRows + 3) * channels_) {
+    const LifOptions& o = in.options;
+    for (std::size_t r = 0; r < kRows; ++r)
+      for (std::size_t c = 0; c < channels_; ++c)
+        at(r, c) = in.table ? in.table[r * channels_ + c] : Real(o.row[r]);
+    for (std::size_t c = 0; c < channels_; ++c) {
+      // In the order of the reference: a Python number is multiplied in double, a tensor in its own type.
+      const Real fire = in.table ? Real(o.fire_at) * at(kThreshold, c) : Real(o.fire_at * o.row[kThreshold]);
+      at(kRows, c) = fire;
+      at(kRows + 1, c) = o.strict ? std::nextafter(fire, std::numeric_limits<Real>::infinity()) : fire;
+      at(kRows + 2, c) = o.ratio ? 1 / fire : Real(1);
+    }
+  }
+
+  // Those of the first channel.
+  Coefficients<Real> shared() const {
+    const auto c = [this](std::size_t row) { return values_[row * channels_]; };
+    return {c(kDecay),      c(kGain),     c(kOffset), c(kThreshold), c(kHeight),
+            c(kExtraDecay), c(kStrength), c(kRows),   c(kRows + 1),  c(kRows + 2)};
+  }
+
+  // Calls function(n, size, channel, step) for the neurons of a block, which begins at neuron `first`, in
+  // runs of one channel (step 0) or of successive ones (step 1).
+  template <typename Function>
+  void for_each_run(std::size_t first, std::size_t count, const Function& function) const {
+    std::size_t channel = first / inner_ % channels_, offset = first % inner_;
+    for (std::size_t n = 0; n < count;) {
+      const std::size_t run = inner_ == 1 ? channels_ - channel : inner_ - offset;
+      const std::size_t size = std::min(run, count - n);
+      function(n, size, channel, inner_ == 1 ? 1 : 0);
+      n += size;
+      offset = 0;
+      channel = inner_ == 1 ? 0 : (channel + 1) % channels_;
+    }
+  }
+
+  const Real* row(std::size_t r) const { return values_.data() + r * channels_; }
+  std::size_t channels() const { return channels_; }
+  std::size_t period() const { return channels_ > 1 ? channels_ * inner_ : 1; }
+  std::size_t serial() const { return serial_; }
+
+ private:
+  Real& at(std::size_t row, std::size_t channel) { return values_[row * channels_ + channel]; }
+
+  // No two tables have the same.
+  static std::size_t next_serial() {
+    static std::atomic<std::size_t> serial{0};
+    return ++serial;
+  }
+
+  std::size_t channels_, inner_, serial_;
+  std::vector<Real> values_;
+};
 
 // Coefficients for each neuron of a block, in memory of its own.
 template <typename Real>
 class EachNeuron {
  public:
-  template <typename Stored>
-  Coefficients<const Real*> fill(const LifInput<Stored>& in, std::size_t first, std::size_t count) {
-    block_ = rounded_up(count, kLanes);
-    values_ = buffer_.of_size((kRows + 3) * block_);
-    for (std::size_t r = 0; r < kRows; ++r)
-      for (std::size_t n = 0; n < count; ++n)
-        row(r)[n] = in.table ? in.table[r * in.channels + (first + n) / in.inner % in.channels]
-                             : Real(in.options.row[r]);
-    for (std::size_t n = 0; n < count; ++n) {
-      // As the reference has it: a Python number is multiplied in double, a tensor in its own type.
-      row(kRows)[n] = in.table ? Real(in.options.fire_at) * row(kThreshold)[n]
-                               : Real(in.options.fire_at * in.options.row[kThreshold]);
-      derive(in.options, row(kRows)[n], row(kRows + 1)[n], row(kRows + 2)[n]);
+  Coefficients<const Real*> fill(const Table<Real>& table, std::size_t first, std::size_t count) {
+    const std::size_t phase = first % table.period();
+    if (table.serial() != serial_ || phase != phase_ || count > block_) {  // else as for the block before
+      serial_ = table.serial();
+      phase_ = phase;
+      block_ = rounded_up(count, kLanes);
+      values_ = buffer_.of_size((kRows + 3) * block_);
+      for (std::size_t r = 0; r < kRows + 3; ++r)
+        table.for_each_run(first, count, [&](std::size_t n, std::size_t size, std::size_t channel, int step) {
+          const Real* from = table.row(r) + channel;
+          if (step)
+            std::copy(from, from + size, row(r) + n);
+          else
+            std::fill(row(r) + n, row(r) + n + size, *from);
+        });
     }
     return {row(kDecay),      row(kGain),     row(kOffset), row(kThreshold), row(kHeight),
             row(kExtraDecay), row(kStrength), row(kRows),   row(kRows + 1),  row(kRows + 2)};
@@ -87,7 +141,7 @@ class EachNeuron {
  private:
   Real* row(std::size_t r) { return values_ + r * block_; }
 
-  std::size_t block_ = 0;
+  std::size_t serial_ = 0, phase_ = 0, block_ = 0;
   Real* values_ = nullptr;
   Buffer<Real> buffer_;
 };
@@ -104,17 +158,19 @@ NEUROMIX_INLINE Real adapted(const Coefficients<P>& c, Real fire_at, Real trace,
   return fire_at * (at(c.threshold, n) + at(c.strength, n) * trace);
 }
 
-// What backward needs of a step, [N] each: h, and the potential before it if there is a table of coefficients,
-// whose gradients need it; the current of a synapse after it, or the trace of an adaptation before it.
+// What backward needs of a step, [N] each: h, and the potential before it if there is a table of
+// coefficients, whose gradients need it; the current of a synapse after it, or the trace of an adaptation
+// before it.
 template <typename Real>
 struct Kept {
   Real *h, *before, *extra;
 };
 
-// Takes the state v, e of `count` neurons over one step. Writes the output, or if `kept.h` is set what backward needs.
+// Takes the state v, e of `count` neurons over one step. Writes the output, or if `kept.h` is set what
+// backward needs.
 template <typename Stored, typename P>
-void step(const LifOptions& options, std::size_t count, const Coefficients<P>& c, const Stored* x, RealOf<Stored>* v,
-          RealOf<Stored>* e, Stored* output, const Kept<RealOf<Stored>>& kept);
+void step(const LifOptions& options, std::size_t count, const Coefficients<P>& c, const Stored* x,
+          RealOf<Stored>* v, RealOf<Stored>* e, Stored* output, const Kept<RealOf<Stored>>& kept);
 
 // The gradients that are carried from one step to the one before it: of v, of e, and of h (for reset `next`).
 template <typename Real>
@@ -130,14 +186,14 @@ struct BackStep {
   Kept<Real> kept;
   const Real* extra_before;  // the current of a synapse before the step
   const Real* adapted_fire;  // the thresholds of adapting neurons
-  const Real* slope;  // filled in before, unless the coefficients are shared
+  const Real* slope;         // filled in before, unless the coefficients are shared
   Stored* grad_x;
   Real* sums;  // gradients of the coefficients, [kRows, row_size], added to; null if not wanted
   std::size_t row_size;
 };
 
 template <typename Stored, typename P>
-void step_back(const LifOptions& options, std::size_t count, const Coefficients<P>& c, const BackStep<Stored>& s,
-               const Carried<RealOf<Stored>>& carried);
+void step_back(const LifOptions& options, std::size_t count, const Coefficients<P>& c,
+               const BackStep<Stored>& s, const Carried<RealOf<Stored>>& carried);
 
 }  // namespace neuromix

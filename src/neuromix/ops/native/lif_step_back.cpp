@@ -20,10 +20,11 @@ struct Computed {
 };
 
 // With `detached` the terms through the reset are left out, else they are there, times 0 if it is detached.
-template <Reset reset, Extra extra, bool learning, bool detached, typename Slopes, typename Stored, typename P,
-          typename Real = RealOf<Stored>>
-NEUROMIX_INLINE void loop(const Slopes& slopes, const LifOptions& options, std::size_t count, const Coefficients<P>& c,
-                          const BackStep<Stored>& back, const Carried<Real>& carried) {
+template <Reset reset, Extra extra, bool learning, bool detached, typename Slopes, typename Stored,
+          typename P, typename Real = RealOf<Stored>>
+NEUROMIX_INLINE void loop(const Slopes& slopes, const LifOptions& options, std::size_t count,
+                          const Coefficients<P>& c, const BackStep<Stored>& back,
+                          const Carried<Real>& carried) {
   const auto [x, grad_output, kept, extra_before, adapted_fire, _slope, grad_x, sums, row_size] = back;
   const Real v_reset = Real(options.v_reset), fire_at = Real(options.fire_at);
   const Real through = options.detach_reset ? Real(0) : Real(1), ratio = options.ratio ? Real(1) : Real(0);
@@ -71,7 +72,8 @@ NEUROMIX_INLINE void loop(const Slopes& slopes, const LifOptions& options, std::
     }
 
     if (extra == Extra::synapse) carried.extra[n] = at(c.extra_decay, n) * gx;
-    if (extra == Extra::adaptation) carried.extra[n] = at(c.extra_decay, n) * ge - fire_at * at(c.strength, n) * gu;
+    if (extra == Extra::adaptation)
+      carried.extra[n] = at(c.extra_decay, n) * ge - fire_at * at(c.strength, n) * gu;
     carried.v[n] = at(c.decay, n) * gh;
     if (reset == Reset::next) carried.h[n] = gh;
     grad_x[n] = store<Stored>(gx);
@@ -125,8 +127,9 @@ NEUROMIX_INLINE void with_slope(const LifOptions& o, const Rest&... rest) {
     case Surrogate::triangle:
       return loop<reset, Extra::none, false, detached>(with(Triangle<Real>(s)), o, rest...);
     case Surrogate::rectangle:
-      return s.closed ? loop<reset, Extra::none, false, detached>(with(Rectangle<Real, true>(s)), o, rest...)
-                      : loop<reset, Extra::none, false, detached>(with(Rectangle<Real, false>(s)), o, rest...);
+      return s.closed
+                 ? loop<reset, Extra::none, false, detached>(with(Rectangle<Real, true>(s)), o, rest...)
+                 : loop<reset, Extra::none, false, detached>(with(Rectangle<Real, false>(s)), o, rest...);
     case Surrogate::fast_sigmoid:
       return loop<reset, Extra::none, false, detached>(with(FastSigmoid<Real>(s)), o, rest...);
     case Surrogate::erf:
@@ -148,10 +151,10 @@ NEUROMIX_INLINE void with_shared_reset(const LifOptions& o, const Rest&... rest)
   }
 }
 
-#define NEUROMIX_STEP_BACK(Stored, P, with)                                                            \
-  NEUROMIX_CLONES void cloned(const LifOptions& o, std::size_t count, const Coefficients<P>& c,        \
-                              const BackStep<Stored>& back, const Carried<RealOf<Stored>>& carried) {  \
-    with(o, count, c, back, carried);                                                                  \
+#define NEUROMIX_STEP_BACK(Stored, P, with)                                                           \
+  NEUROMIX_CLONES void cloned(const LifOptions& o, std::size_t count, const Coefficients<P>& c,       \
+                              const BackStep<Stored>& back, const Carried<RealOf<Stored>>& carried) { \
+    with(o, count, c, back, carried);                                                                 \
   }
 NEUROMIX_STEP_BACK(float, float, with_shared_reset<float>)
 NEUROMIX_STEP_BACK(double, double, with_shared_reset<double>)
@@ -164,13 +167,13 @@ NEUROMIX_STEP_BACK(bfloat16, const float*, with_reset)
 }  // namespace
 
 template <typename Stored, typename P>
-void step_back(const LifOptions& options, std::size_t count, const Coefficients<P>& c, const BackStep<Stored>& back,
-               const Carried<RealOf<Stored>>& carried) {
+void step_back(const LifOptions& options, std::size_t count, const Coefficients<P>& c,
+               const BackStep<Stored>& back, const Carried<RealOf<Stored>>& carried) {
   cloned(options, count, c, back, carried);
 }
 
-#define NEUROMIX_INSTANTIATE(Stored, P)                                                                       \
-  template void step_back(const LifOptions&, std::size_t, const Coefficients<P>&, const BackStep<Stored>&,    \
+#define NEUROMIX_INSTANTIATE(Stored, P)                                                                    \
+  template void step_back(const LifOptions&, std::size_t, const Coefficients<P>&, const BackStep<Stored>&, \
                           const Carried<RealOf<Stored>>&);
 NEUROMIX_INSTANTIATE(float, float)
 NEUROMIX_INSTANTIATE(double, double)

@@ -23,7 +23,8 @@ T* as(Address address) {
   return reinterpret_cast<T*>(address);
 }
 
-// Calls function(Stored{}) with the C++ type that a number stands for: the position in Python's list of dtypes.
+// Calls function(Stored{}) with the C++ type that a number stands for: the position in Python's list of
+// dtypes.
 template <typename Function>
 void with_stored_type(int dtype, const Function& function) {
   switch (dtype) {
@@ -37,16 +38,17 @@ void with_stored_type(int dtype, const Function& function) {
   throw nb::value_error("unknown dtype");
 }
 
-// LifOptions as Python gives them: row, v_init, v_reset, fire_at, reset, extra, strict, detach_reset, ratio, and of
-// the slope kind, shape, scale, closed.
-using Options = std::tuple<std::array<double, kRows>, double, double, double, int, int, bool, bool, bool, int, double,
-                           double, bool>;
+// LifOptions as Python gives them: row, v_init, v_reset, fire_at, reset, extra, strict, detach_reset, ratio,
+// and of the slope kind, shape, scale, closed.
+using Options = std::tuple<std::array<double, kRows>, double, double, double, int, int, bool, bool, bool, int,
+                           double, double, bool>;
 
 LifOptions options_of(const Options& options) {
-  const auto& [row, v_init, v_reset, fire_at, reset, extra, strict, detach_reset, ratio, kind, shape, scale, closed] =
-      options;
-  LifOptions o{Reset(reset), Extra(extra), strict, detach_reset, ratio, v_reset, fire_at, v_init, {},
-               Slope{Surrogate(kind), shape, scale, closed}};
+  const auto& [row, v_init, v_reset, fire_at, reset, extra, strict, detach_reset, ratio, kind, shape, scale,
+               closed] = options;
+  LifOptions o{
+      Reset(reset), Extra(extra), strict, detach_reset, ratio,
+      v_reset,      fire_at,      v_init, {},           Slope{Surrogate(kind), shape, scale, closed}};
   std::copy(row.begin(), row.end(), o.row);
   return o;
 }
@@ -81,9 +83,9 @@ Job job_of(const LifOptions& options, const LifShape& shape, const LifArrays& ar
 void bind_lif(nb::module_& module) {
   module.def(
       "lif",
-      [](int dtype, const Options& options, std::array<std::size_t, 4> shape, Address x, std::ptrdiff_t x_stride,
-         Address v, Address extra, Address table, Address output, Address v_last, Address extra_last,
-         std::size_t threads) {
+      [](int dtype, const Options& options, std::array<std::size_t, 4> shape, Address x,
+         std::ptrdiff_t x_stride, Address v, Address extra, Address table, Address output, Address v_last,
+         Address extra_last, std::size_t threads) {
         nb::gil_scoped_release release;
         with_stored_type(dtype, [&](auto zero) {
           using Stored = decltype(zero);
@@ -99,16 +101,16 @@ void bind_lif(nb::module_& module) {
 
   module.def(
       "lif_backward",
-      [](int dtype, const Options& options, std::array<std::size_t, 4> shape, Address x, std::ptrdiff_t x_stride,
-         Address v, Address extra, Address table, Address grad_output, std::ptrdiff_t grad_stride, Address grad_v_last,
-         Address grad_extra_last, Address grad_x, Address grad_v, Address grad_extra, Address grad_table,
-         std::size_t threads) {
+      [](int dtype, const Options& options, std::array<std::size_t, 4> shape, Address x,
+         std::ptrdiff_t x_stride, Address v, Address extra, Address table, Address grad_output,
+         std::ptrdiff_t grad_stride, Address grad_v_last, Address grad_extra_last, Address grad_x,
+         Address grad_v, Address grad_extra, Address grad_table, std::size_t threads) {
         nb::gil_scoped_release release;
         with_stored_type(dtype, [&](auto zero) {
           using Stored = decltype(zero);
           using Real = RealOf<Stored>;
-          auto job = job_of<LifBackward<Stored>>(options_of(options), {shape[0], shape[1], shape[2], shape[3]},
-                                                 {x, x_stride, v, extra, table});
+          auto job = job_of<LifBackward<Stored>>(
+              options_of(options), {shape[0], shape[1], shape[2], shape[3]}, {x, x_stride, v, extra, table});
           job.grad_output_TN = as<const Stored>(grad_output);
           job.grad_stride = grad_stride;
           job.grad_v_last_N = as<const Real>(grad_v_last);
@@ -126,13 +128,20 @@ void bind_lif(nb::module_& module) {
 void bind_levels(nb::module_& module) {
   module.def(
       "levels",
-      [](int dtype, double gain, double levels, double unit, std::size_t steps, std::size_t neurons, Address x,
-         std::ptrdiff_t x_stride, Address grad, std::ptrdiff_t grad_stride, Address output, std::size_t threads) {
+      [](int dtype, double gain, double levels, double unit, std::size_t steps, std::size_t neurons,
+         Address x, std::ptrdiff_t x_stride, Address grad, std::ptrdiff_t grad_stride, Address output,
+         std::size_t threads) {
         nb::gil_scoped_release release;
         with_stored_type(dtype, [&](auto zero) {
           using Stored = decltype(zero);
-          run(LevelsJob<Stored>{{gain, levels, unit}, steps, neurons, as<const Stored>(x), x_stride,
-                                as<const Stored>(grad), grad_stride, as<Stored>(output)},
+          run(LevelsJob<Stored>{{gain, levels, unit},
+                                steps,
+                                neurons,
+                                as<const Stored>(x),
+                                x_stride,
+                                as<const Stored>(grad),
+                                grad_stride,
+                                as<Stored>(output)},
               threads);
         });
       },
@@ -158,10 +167,12 @@ void bind_lif_forward(nb::module_& module) {
         with_real_type("x_TN", x_TN, [&](auto zero) {
           using Real = decltype(zero);
           LifForward<Real> job{};
-          job.options = {hard_reset ? Reset::hard : Reset::soft, Extra::none, strict, true, false, v_reset, 1.0, 0.0,
-                         {decay, gain, offset, v_threshold, 1.0}, {}};
+          job.options = {
+              hard_reset ? Reset::hard : Reset::soft,  Extra::none, strict, true, false, v_reset, 1.0, 0.0,
+              {decay, gain, offset, v_threshold, 1.0}, {}};
           job.steps = x_TN.shape(0);
           job.neurons = v_N.size();
+          job.channels = job.inner = 1;
           job.x_TN = static_cast<const Real*>(x_TN.data());
           job.x_stride = std::ptrdiff_t(job.neurons);
           job.output_TN = static_cast<Real*>(spikes_TN.data());

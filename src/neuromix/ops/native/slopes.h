@@ -13,7 +13,7 @@ namespace neuromix {
 // 2^t for t <= 0, without a branch, so that loops around it vectorise. Relative error below 2e-7 (float) and
 // 4e-16 (double); where the result would be subnormal it stays near the smallest normal number.
 NEUROMIX_INLINE float exp2_negative(float t) {
-  t = t < -126.0f ? -126.0f : t;        // lets NaN pass
+  t = t < -126.0f ? -126.0f : t;          // lets NaN pass
   const float shifted = t + 12582912.0f;  // 1.5 * 2^23: the sum is rounded to an integer, in its low bits
   const float f = t - (shifted - 12582912.0f);
   float p = 1.32647238e-3f;  // fitted to 2^f, |f| <= 1/2
@@ -61,7 +61,8 @@ struct Sigmoid {  // alpha * s * (1 - s), s = sigmoid(alpha * u)
 template <typename Real>
 struct Atan {  // alpha/2 / (1 + (pi/2 * alpha * u)^2)
   Real alpha, height;
-  explicit Atan(const Slope& s) : alpha(Real(1.5707963267948966 * s.shape)), height(Real(s.shape / 2 * s.scale)) {}
+  explicit Atan(const Slope& s)
+      : alpha(Real(1.5707963267948966 * s.shape)), height(Real(s.shape / 2 * s.scale)) {}
   NEUROMIX_INLINE Real operator()(Real u) const { return height / (1 + (alpha * u) * (alpha * u)); }
 };
 

@@ -9,8 +9,7 @@ template <typename Derivative, typename Real>
 NEUROMIX_INLINE void fill(const Derivative derivative, std::size_t count, const Real* h, const Real* fire,
                           const Real* inverse, Real* slope) {
   NEUROMIX_INDEPENDENT
-  for (std::size_t n = 0; n < count; ++n) 
-    slope[n] = derivative((h[n] - fire[n]) * inverse[n]) * inverse[n];
+  for (std::size_t n = 0; n < count; ++n) slope[n] = derivative((h[n] - fire[n]) * inverse[n]) * inverse[n];
 }
 
 template <typename Real, typename... Rest>

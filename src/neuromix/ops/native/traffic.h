@@ -1,5 +1,5 @@
-// How rows of large arrays come and go. Walking a block of neurons over time touches short pieces of memory that
-// lie far apart, which the processor does not foresee as it does when it reads straight on.
+// How rows of large arrays come and go. Walking a block of neurons over time touches short pieces of memory
+// that lie far apart, which the processor does not foresee as it does when it reads straight on.
 #pragma once
 
 #include <cstddef>
@@ -17,10 +17,7 @@
 namespace neuromix {
 
 // Outputs from this size on do not stay in the caches of a core until they are read again.
-constexpr std::size_t kLargeBytes = 4 << 20;
-
-// How many rows ahead of its use a row is asked for.
-constexpr std::size_t kRowsAhead = 1;
+constexpr std::size_t kLargeBytes = 16 << 20;
 
 // Asks for a row that will be read soon, into the second-level cache.
 inline void prefetch(const void* row, std::size_t bytes) {
