@@ -1,7 +1,8 @@
 """A contest: several ways of doing one thing, each in its own process, measured in turn.
 
-Ratios within one run are what counts: the machine may be shared, so every round asks each contestant once before
-the next round begins, and the median over the rounds is taken. A process each keeps their memory apart.
+Ratios within one run are what counts: the machine may be shared, so every round gives each contestant one turn
+before the next round begins, and the median over the rounds is taken. A turn is a warm-up and a few runs, of which
+the median counts. A process each keeps their memory apart.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def contest(
     threads: int,
     on_turn: OnTurn = silent,
 ) -> Outcome:
-    """Measures all contestants, `rounds` times each after one round that does not count.
+    """Measures all contestants, `rounds` turns each after one that does not count.
 
     Args:
         threads: of PyTorch, in each process.

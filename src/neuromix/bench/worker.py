@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import resource
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -25,12 +26,34 @@ def main() -> None:
             answer, run, at_rest = _prepare(message)
         elif message == "go":
             assert run is not None
-            begin = time.perf_counter()
-            run()
-            answer = {"seconds": time.perf_counter() - begin}
+            answer = {"seconds": _turn(run)}
         else:
             answer = {"peak_bytes": max(0, _peak_bytes() - at_rest)}
         print(json.dumps(answer), file=answers, flush=True)
+
+
+# A turn is several runs: while the others had theirs, caches and clock went down. Where a run takes longer than
+# LONG_S that does not matter, and it is the whole turn.
+LONG_S = 1.0
+TURN_S = 0.25
+MOST_RUNS = 10
+
+
+def _turn(run: Callable[[], Any]) -> float:
+    """The median of the runs of a turn, the first left out."""
+    first = _seconds(run)
+    if first > LONG_S:
+        return first
+    seconds = [_seconds(run)]
+    while sum(seconds) < TURN_S and len(seconds) < MOST_RUNS:
+        seconds.append(_seconds(run))
+    return statistics.median(seconds)
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    run()
+    return time.perf_counter() - begin
 
 
 def _prepare(message: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], Any] | None, int]:

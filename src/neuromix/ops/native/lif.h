@@ -1,11 +1,11 @@
 // Integrate-and-fire neurons over all time steps: forward, and backward through time.
 //
 // What must move, per neuron and step, in float32: forward 8 bytes (read x, write the spikes), backward 12
-// (read x and the gradient of the spikes, write the gradient of x). Everything else stays in cache: a block
-// of some hundred neurons is walked over all steps, so its state never leaves the first-level cache, and
-// backward recomputes the membrane potentials of a block from x into a scratch that fits in the second level
-// instead of having forward store them. (Spikes stored as bits would spare it no reading: it needs the
-// potentials.)
+// (read x and the gradient of the spikes, write the gradient of x). Everything else stays in the first-level
+// cache: a small block of neurons is walked over all steps, and backward recomputes the membrane potentials of
+// a block from x into a scratch instead of having forward store them. (Spikes stored as bits would spare it no
+// reading: it needs the potentials.) While a block is walked, the rows that come next are asked for; large
+// outputs are written past the caches.
 #pragma once
 
 #include <cstddef>
@@ -60,9 +60,7 @@ struct LifInput {
   const Real* table;
   std::size_t channels, inner;
 
-  const Stored* x_row(std::size_t t, std::size_t first) const {
-    return x_TN + std::ptrdiff_t(t) * x_stride + first;
-  }
+  Rows<const Stored> x_rows(std::size_t first) const { return {x_TN + first, x_stride}; }
   bool is_large() const { return steps * neurons * sizeof(Stored) >= kLargeBytes; }
 };
 
@@ -71,6 +69,10 @@ struct LifForward : LifInput<Stored> {
   using Real = RealOf<Stored>;
   Stored* output_TN;
   Real *v_last_N, *extra_last_N;  // after the last step; null where not wanted
+
+  Rows<Stored> output_rows(std::size_t first) const {
+    return {output_TN + first, std::ptrdiff_t(this->neurons)};
+  }
 };
 
 template <typename Stored>
@@ -83,8 +85,11 @@ struct LifBackward : LifInput<Stored> {
   Real *grad_v_N, *grad_extra_N;
   Real* grad_table;  // [kRows, channels]
 
-  const Stored* grad_row(std::size_t t, std::size_t first) const {
-    return grad_output_TN + std::ptrdiff_t(t) * grad_stride + first;
+  Rows<const Stored> grad_output_rows(std::size_t first) const {
+    return {grad_output_TN + first, grad_stride};
+  }
+  Rows<Stored> grad_x_rows(std::size_t first) const {
+    return {grad_x_TN ? grad_x_TN + first : nullptr, std::ptrdiff_t(this->neurons)};
   }
 };
 

@@ -14,7 +14,7 @@ NEUROMIX_INLINE bool fires(const Coefficients<P>& c, Real fire_at, bool strict, 
 enum class Keep { nothing, potentials, all };
 
 template <Reset reset, Extra extra, Keep keep, typename Stored, typename P, typename Real = RealOf<Stored>>
-NEUROMIX_INLINE void loop(const LifOptions& options, std::size_t count, const Coefficients<P>& c,
+NEUROMIX_INLINE void step(const LifOptions& options, std::size_t count, const Coefficients<P>& c,
                           const Stored* x, Real* v, Real* e, Stored* output, const Kept<Real>& kept) {
   const Real v_reset = Real(options.v_reset), fire_at = Real(options.fire_at);
   const bool strict = options.strict;
@@ -45,13 +45,25 @@ NEUROMIX_INLINE void loop(const LifOptions& options, std::size_t count, const Co
   }
 }
 
+template <Reset reset, Extra extra, Keep keep, typename Stored, typename P>
+NEUROMIX_INLINE void steps(const LifOptions& options, const Coefficients<P>& c, const Walk<Stored>& w,
+                           const Rows<Stored>& output, const RowWriter<Stored>& writer,
+                           const Kept<RealOf<Stored>>& kept) {
+  for (std::size_t t = 0; t < w.steps; ++t) {
+    prefetch(w.ahead.at(t), w.count * sizeof(Stored));
+    Stored* const row = output.at(t);
+    step<reset, extra, keep>(options, w.count, c, w.x.at(t), w.v, w.e, writer.place(row), kept.at(t));
+    if (keep == Keep::nothing) writer.write(row, w.count);
+  }
+}
+
 // The options become template arguments, so that the loop has no branch.
 template <Reset reset, Extra extra, typename Stored, typename... Rest>
 NEUROMIX_INLINE void with_keep(const LifOptions& options, const Kept<RealOf<Stored>>& kept,
                                const Rest&... rest) {
-  if (!kept.h) return loop<reset, extra, Keep::nothing, Stored>(options, rest..., kept);
-  if (!kept.before) return loop<reset, extra, Keep::potentials, Stored>(options, rest..., kept);
-  return loop<reset, extra, Keep::all, Stored>(options, rest..., kept);
+  if (!kept.h) return steps<reset, extra, Keep::nothing, Stored>(options, rest..., kept);
+  if (!kept.before) return steps<reset, extra, Keep::potentials, Stored>(options, rest..., kept);
+  return steps<reset, extra, Keep::all, Stored>(options, rest..., kept);
 }
 
 template <Reset reset, typename Stored, typename... Rest>
@@ -92,31 +104,31 @@ NEUROMIX_INLINE void with_shared_reset(const LifOptions& options, const Rest&...
   }
 }
 
-#define NEUROMIX_STEP(Stored, P, with)                                                               \
-  NEUROMIX_CLONES void cloned(const LifOptions& o, std::size_t count, const Coefficients<P>& c,      \
-                              const Stored* x, RealOf<Stored>* v, RealOf<Stored>* e, Stored* output, \
-                              const Kept<RealOf<Stored>>& kept) {                                    \
-    with<Stored>(o, kept, count, c, x, v, e, output);                                                \
+#define NEUROMIX_WALK(Stored, P, with)                                                              \
+  NEUROMIX_CLONES void cloned(const LifOptions& o, const Coefficients<P>& c, const Walk<Stored>& w, \
+                              const Rows<Stored>& output, const RowWriter<Stored>& writer,          \
+                              const Kept<RealOf<Stored>>& kept) {                                   \
+    with<Stored>(o, kept, c, w, output, writer);                                                    \
   }
-NEUROMIX_STEP(float, float, with_shared_reset)
-NEUROMIX_STEP(double, double, with_shared_reset)
-NEUROMIX_STEP(bfloat16, float, with_shared_reset)
-NEUROMIX_STEP(float, const float*, with_reset)
-NEUROMIX_STEP(double, const double*, with_reset)
-NEUROMIX_STEP(bfloat16, const float*, with_reset)
-#undef NEUROMIX_STEP
+NEUROMIX_WALK(float, float, with_shared_reset)
+NEUROMIX_WALK(double, double, with_shared_reset)
+NEUROMIX_WALK(bfloat16, float, with_shared_reset)
+NEUROMIX_WALK(float, const float*, with_reset)
+NEUROMIX_WALK(double, const double*, with_reset)
+NEUROMIX_WALK(bfloat16, const float*, with_reset)
+#undef NEUROMIX_WALK
 
 }  // namespace
 
 template <typename Stored, typename P>
-void step(const LifOptions& options, std::size_t count, const Coefficients<P>& c, const Stored* x,
-          RealOf<Stored>* v, RealOf<Stored>* e, Stored* output, const Kept<RealOf<Stored>>& kept) {
-  cloned(options, count, c, x, v, e, output, kept);
+void walk(const LifOptions& options, const Coefficients<P>& c, const Walk<Stored>& w,
+          const Rows<Stored>& output, const RowWriter<Stored>& writer, const Kept<RealOf<Stored>>& kept) {
+  cloned(options, c, w, output, writer, kept);
 }
 
-#define NEUROMIX_INSTANTIATE(Stored, P)                                                                      \
-  template void step(const LifOptions&, std::size_t, const Coefficients<P>&, const Stored*, RealOf<Stored>*, \
-                     RealOf<Stored>*, Stored*, const Kept<RealOf<Stored>>&);
+#define NEUROMIX_INSTANTIATE(Stored, P)                                                                  \
+  template void walk(const LifOptions&, const Coefficients<P>&, const Walk<Stored>&, const Rows<Stored>&, \
+                     const RowWriter<Stored>&, const Kept<RealOf<Stored>>&);
 NEUROMIX_INSTANTIATE(float, float)
 NEUROMIX_INSTANTIATE(double, double)
 NEUROMIX_INSTANTIATE(bfloat16, float)

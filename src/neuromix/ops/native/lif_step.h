@@ -1,5 +1,5 @@
-// One step of a block of neurons, forward and backward. These are the loops that are compiled for several
-// instruction sets; which of the variants runs is decided once for each block and step.
+// A block of neurons over all steps, forward and backward. These are the loops that are compiled for several
+// instruction sets; which of the variants runs is decided once for each block.
 #pragma once
 
 #include <algorithm>
@@ -13,11 +13,12 @@
 
 namespace neuromix {
 
-// Neurons walked over all time steps at once: few enough that their state stays in the first-level cache, and
-// enough that each step moves memory in long runs.
-constexpr std::size_t kBlock = 512;
 // Blocks are multiples of this many neurons, so that rows of them begin with a cache line.
 constexpr std::size_t kLanes = 64;
+// The most neurons of a block, and the bytes of what it keeps of all steps. With the rows that come and go
+// meanwhile it then stays in the first-level cache; several times as much was measured to be up to twice as slow.
+constexpr std::size_t kBlock = 512;
+constexpr std::size_t kKeptBytes = 2048;
 // Below this much work for each thread, waking one costs more than it saves.
 constexpr std::size_t kElementsPerThread = 1 << 16;
 
@@ -25,9 +26,15 @@ inline std::size_t rounded_up(std::size_t n, std::size_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
 }
 
-// How many neurons a block has: at most `most`, and no fewer blocks than threads where that can be.
-inline std::size_t block_size(std::size_t neurons, std::size_t most, std::size_t threads) {
-  return std::max(kLanes, std::min(most, rounded_up((neurons + threads - 1) / threads, kLanes)));
+// How many neurons a block has, of each of which `bytes` are kept.
+inline std::size_t block_size(std::size_t bytes) {
+  return std::clamp(kKeptBytes / bytes / kLanes * kLanes, kLanes, kBlock);
+}
+
+// How many neurons a task has: some blocks, and a few tasks for each thread.
+inline std::size_t task_size(std::size_t neurons, std::size_t block, std::size_t threads) {
+  const std::size_t tasks = threads > 1 ? 4 * threads : 1;
+  return std::max(block, rounded_up((neurons + tasks - 1) / tasks, block));
 }
 
 inline std::size_t useful_threads(std::size_t threads, std::size_t elements) {
@@ -158,19 +165,34 @@ NEUROMIX_INLINE Real adapted(const Coefficients<P>& c, Real fire_at, Real trace,
   return fire_at * (at(c.threshold, n) + at(c.strength, n) * trace);
 }
 
-// What backward needs of a step, [N] each: h, and the potential before it if there is a table of
-// coefficients, whose gradients need it; the current of a synapse after it, or the trace of an adaptation
-// before it.
+// What backward needs of each step, [T, N] each with rows `stride` apart: h, and the potential before it if
+// there is a table of coefficients, whose gradients need it; the current of a synapse after it, or the trace of
+// an adaptation before it.
 template <typename Real>
 struct Kept {
-  Real *h, *before, *extra;
+  Real *h = nullptr, *before = nullptr, *extra = nullptr;
+  std::size_t stride = 0;
+
+  NEUROMIX_INLINE Kept at(std::size_t t) const {
+    const std::size_t offset = t * stride;
+    return {h ? h + offset : nullptr, before ? before + offset : nullptr, extra ? extra + offset : nullptr,
+            stride};
+  }
 };
 
-// Takes the state v, e of `count` neurons over one step. Writes the output, or if `kept.h` is set what
-// backward needs.
+// What a block of `count` neurons reads on its way through the steps, and its state, which goes with it.
+template <typename Stored>
+struct Walk {
+  std::size_t steps, count;
+  Rows<const Stored> x;
+  Rows<const Stored> ahead;  // what will be read after it
+  RealOf<Stored>*v, *e;
+};
+
+// Walks over all steps and writes the output, or if `kept.h` is set what backward needs.
 template <typename Stored, typename P>
-void step(const LifOptions& options, std::size_t count, const Coefficients<P>& c, const Stored* x,
-          RealOf<Stored>* v, RealOf<Stored>* e, Stored* output, const Kept<RealOf<Stored>>& kept);
+void walk(const LifOptions& options, const Coefficients<P>& c, const Walk<Stored>& w,
+          const Rows<Stored>& output, const RowWriter<Stored>& writer, const Kept<RealOf<Stored>>& kept);
 
 // The gradients that are carried from one step to the one before it: of v, of e, and of h (for reset `next`).
 template <typename Real>
@@ -178,22 +200,21 @@ struct Carried {
   Real *v, *extra, *h;
 };
 
-// What one step backwards reads and writes beside the carried gradients.
+// What the way back reads and writes beside the carried gradients. The state in `w` is the one before the
+// first step.
 template <typename Stored>
-struct BackStep {
+struct WayBack {
   using Real = RealOf<Stored>;
-  const Stored *x, *grad_output;
+  Walk<Stored> w;
+  Rows<const Stored> grad_output;
   Kept<Real> kept;
-  const Real* extra_before;  // the current of a synapse before the step
-  const Real* adapted_fire;  // the thresholds of adapting neurons
-  const Real* slope;         // filled in before, unless the coefficients are shared
-  Stored* grad_x;
-  Real* sums;  // gradients of the coefficients, [kRows, row_size], added to; null if not wanted
-  std::size_t row_size;
+  Real *fire, *slope;   // scratch of a step, for coefficients of each neuron
+  Rows<Stored> grad_x;  // all rows the same memory where nobody wants it
+  Real* sums;           // gradients of the coefficients, [kRows, kept.stride], added to; null if not wanted
 };
 
 template <typename Stored, typename P>
-void step_back(const LifOptions& options, std::size_t count, const Coefficients<P>& c,
-               const BackStep<Stored>& s, const Carried<RealOf<Stored>>& carried);
+void walk_back(const LifOptions& options, const Coefficients<P>& c, const WayBack<Stored>& back,
+               const RowWriter<Stored>& writer, const Carried<RealOf<Stored>>& carried);
 
 }  // namespace neuromix

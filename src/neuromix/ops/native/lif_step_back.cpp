@@ -4,28 +4,64 @@
 namespace neuromix {
 namespace {
 
-// Where ds/dh comes from: filled in before, or computed in the same loop.
-template <typename Real>
+// Where ds/dh comes from: filled in before each step, or computed in the same loop.
+template <typename Stored, typename P, typename Real = RealOf<Stored>>
 struct Given {
-  const Real* slope;
-  NEUROMIX_INLINE Real operator()(std::size_t n, Real, Real) const { return slope[n]; }
+  const LifOptions& options;
+  const Coefficients<P>& c;
+  const WayBack<Stored>& back;
+
+  // `fire` becomes the thresholds of adapting neurons.
+  NEUROMIX_INLINE void prepare(const Kept<Real>& kept) const {
+    const bool adapts = options.extra == Extra::adaptation;
+    if (adapts)
+      for (std::size_t n = 0; n < back.w.count; ++n)
+        back.fire[n] = adapted(c, Real(options.fire_at), kept.extra[n], n);
+    fill_slopes(options.slope, back.w.count, kept.h, adapts ? back.fire : c.fire, c.inverse, back.slope);
+  }
+  NEUROMIX_INLINE Real operator()(std::size_t n, Real, Real) const { return back.slope[n]; }
 };
 template <typename Derivative>
 struct Computed {
   Derivative derivative;
   template <typename Real>
+  NEUROMIX_INLINE void prepare(const Kept<Real>&) const {}
+  template <typename Real>
   NEUROMIX_INLINE Real operator()(std::size_t, Real h, Real fire) const {
     return derivative(h - fire);
   }
+};
+struct None {  // of what never fires
+  template <typename... Any>
+  explicit None(const Any&...) {}
+  template <typename Real>
+  NEUROMIX_INLINE void prepare(const Kept<Real>&) const {}
+  template <typename Real>
+  NEUROMIX_INLINE Real operator()(std::size_t, Real, Real) const {
+    return 0;
+  }
+};
+
+// What one step reads and writes.
+template <typename Stored>
+struct Step {
+  using Real = RealOf<Stored>;
+  const Stored *x, *grad_output;
+  Kept<Real> kept;
+  const Real* extra_before;  // the current of a synapse before the step
+  const Real* adapted_fire;
+  Stored* grad_x;
+  Real* sums;
 };
 
 // With `detached` the terms through the reset are left out, else they are there, times 0 if it is detached.
 template <Reset reset, Extra extra, bool learning, bool detached, typename Slopes, typename Stored,
           typename P, typename Real = RealOf<Stored>>
-NEUROMIX_INLINE void loop(const Slopes& slopes, const LifOptions& options, std::size_t count,
-                          const Coefficients<P>& c, const BackStep<Stored>& back,
-                          const Carried<Real>& carried) {
-  const auto [x, grad_output, kept, extra_before, adapted_fire, _slope, grad_x, sums, row_size] = back;
+NEUROMIX_INLINE void step_back(const Slopes& slopes, const LifOptions& options, std::size_t count,
+                               const Coefficients<P>& c, const Step<Stored>& step,
+                               const Carried<Real>& carried) {
+  const auto [x, grad_output, kept, extra_before, adapted_fire, grad_x, sums] = step;
+  const std::size_t row_size = kept.stride;
   const Real v_reset = Real(options.v_reset), fire_at = Real(options.fire_at);
   const Real through = options.detach_reset ? Real(0) : Real(1), ratio = options.ratio ? Real(1) : Real(0);
   const bool strict = options.strict;
@@ -80,13 +116,34 @@ NEUROMIX_INLINE void loop(const Slopes& slopes, const LifOptions& options, std::
   }
 }
 
+template <Reset reset, Extra extra, bool learning, bool detached, typename Slopes, typename Stored,
+          typename P, typename Real = RealOf<Stored>>
+NEUROMIX_INLINE void steps_back(const Slopes& slopes, const LifOptions& options, const Coefficients<P>& c,
+                                const WayBack<Stored>& back, const RowWriter<Stored>& writer,
+                                const Carried<Real>& carried) {
+  const Walk<Stored>& w = back.w;
+  for (std::size_t t = w.steps; t-- > 0;) {
+    prefetch(w.ahead.at(w.steps - 1 - t), w.count * sizeof(Stored));
+    const Kept<Real> kept = back.kept.at(t);
+    slopes.prepare(kept);
+    Stored* const row = back.grad_x.at(t);
+    step_back<reset, extra, learning, detached>(
+        slopes, options, w.count, c,
+        Step<Stored>{w.x.at(t), back.grad_output.at(t), kept, t > 0 ? back.kept.at(t - 1).extra : w.e,
+                     back.fire, writer.place(row), back.sums},
+        carried);
+    writer.write(row, w.count);
+  }
+}
+
 // The options become template arguments, so that the loop has no branch.
-template <Reset reset, Extra extra, typename Stored, typename P>
-NEUROMIX_INLINE void with_learning(const LifOptions& o, std::size_t count, const Coefficients<P>& c,
-                                   const BackStep<Stored>& back, const Carried<RealOf<Stored>>& carried) {
-  const Given<RealOf<Stored>> slopes{back.slope};
-  if (back.sums) return loop<reset, extra, true, false>(slopes, o, count, c, back, carried);
-  return loop<reset, extra, false, false>(slopes, o, count, c, back, carried);
+template <Reset reset, Extra extra, typename Stored, typename P, typename... Rest>
+NEUROMIX_INLINE void with_learning(const LifOptions& o, const Coefficients<P>& c, const WayBack<Stored>& back,
+                                   const Rest&... rest) {
+  using Slopes = std::conditional_t<reset == Reset::none, None, Given<Stored, P>>;
+  const Slopes slopes{o, c, back};
+  if (back.sums) return steps_back<reset, extra, true, false>(slopes, o, c, back, rest...);
+  return steps_back<reset, extra, false, false>(slopes, o, c, back, rest...);
 }
 
 template <Reset reset, typename... Rest>
@@ -121,19 +178,20 @@ NEUROMIX_INLINE void with_slope(const LifOptions& o, const Rest&... rest) {
   const Slope& s = o.slope;
   switch (s.kind) {
     case Surrogate::sigmoid:
-      return loop<reset, Extra::none, false, detached>(with(Sigmoid<Real>(s)), o, rest...);
+      return steps_back<reset, Extra::none, false, detached>(with(Sigmoid<Real>(s)), o, rest...);
     case Surrogate::atan:
-      return loop<reset, Extra::none, false, detached>(with(Atan<Real>(s)), o, rest...);
+      return steps_back<reset, Extra::none, false, detached>(with(Atan<Real>(s)), o, rest...);
     case Surrogate::triangle:
-      return loop<reset, Extra::none, false, detached>(with(Triangle<Real>(s)), o, rest...);
+      return steps_back<reset, Extra::none, false, detached>(with(Triangle<Real>(s)), o, rest...);
     case Surrogate::rectangle:
       return s.closed
-                 ? loop<reset, Extra::none, false, detached>(with(Rectangle<Real, true>(s)), o, rest...)
-                 : loop<reset, Extra::none, false, detached>(with(Rectangle<Real, false>(s)), o, rest...);
+                 ? steps_back<reset, Extra::none, false, detached>(with(Rectangle<Real, true>(s)), o, rest...)
+                 : steps_back<reset, Extra::none, false, detached>(with(Rectangle<Real, false>(s)), o,
+                                                                   rest...);
     case Surrogate::fast_sigmoid:
-      return loop<reset, Extra::none, false, detached>(with(FastSigmoid<Real>(s)), o, rest...);
+      return steps_back<reset, Extra::none, false, detached>(with(FastSigmoid<Real>(s)), o, rest...);
     case Surrogate::erf:
-      return loop<reset, Extra::none, false, detached>(with(Erf<Real>(s)), o, rest...);
+      return steps_back<reset, Extra::none, false, detached>(with(Erf<Real>(s)), o, rest...);
   }
 }
 
@@ -147,34 +205,34 @@ NEUROMIX_INLINE void with_shared_reset(const LifOptions& o, const Rest&... rest)
       return o.detach_reset ? with_slope<Reset::soft, true, Real>(o, rest...)
                             : with_slope<Reset::soft, false, Real>(o, rest...);
     default:
-      return loop<Reset::none, Extra::none, false, true>(Given<Real>{}, o, rest...);
+      return steps_back<Reset::none, Extra::none, false, true>(None{}, o, rest...);
   }
 }
 
-#define NEUROMIX_STEP_BACK(Stored, P, with)                                                           \
-  NEUROMIX_CLONES void cloned(const LifOptions& o, std::size_t count, const Coefficients<P>& c,       \
-                              const BackStep<Stored>& back, const Carried<RealOf<Stored>>& carried) { \
-    with(o, count, c, back, carried);                                                                 \
+#define NEUROMIX_WALK_BACK(Stored, P, with)                                                                \
+  NEUROMIX_CLONES void cloned(const LifOptions& o, const Coefficients<P>& c, const WayBack<Stored>& back,   \
+                              const RowWriter<Stored>& writer, const Carried<RealOf<Stored>>& carried) {    \
+    with(o, c, back, writer, carried);                                                                     \
   }
-NEUROMIX_STEP_BACK(float, float, with_shared_reset<float>)
-NEUROMIX_STEP_BACK(double, double, with_shared_reset<double>)
-NEUROMIX_STEP_BACK(bfloat16, float, with_shared_reset<float>)
-NEUROMIX_STEP_BACK(float, const float*, with_reset)
-NEUROMIX_STEP_BACK(double, const double*, with_reset)
-NEUROMIX_STEP_BACK(bfloat16, const float*, with_reset)
-#undef NEUROMIX_STEP_BACK
+NEUROMIX_WALK_BACK(float, float, with_shared_reset<float>)
+NEUROMIX_WALK_BACK(double, double, with_shared_reset<double>)
+NEUROMIX_WALK_BACK(bfloat16, float, with_shared_reset<float>)
+NEUROMIX_WALK_BACK(float, const float*, with_reset)
+NEUROMIX_WALK_BACK(double, const double*, with_reset)
+NEUROMIX_WALK_BACK(bfloat16, const float*, with_reset)
+#undef NEUROMIX_WALK_BACK
 
 }  // namespace
 
 template <typename Stored, typename P>
-void step_back(const LifOptions& options, std::size_t count, const Coefficients<P>& c,
-               const BackStep<Stored>& back, const Carried<RealOf<Stored>>& carried) {
-  cloned(options, count, c, back, carried);
+void walk_back(const LifOptions& options, const Coefficients<P>& c, const WayBack<Stored>& back,
+               const RowWriter<Stored>& writer, const Carried<RealOf<Stored>>& carried) {
+  cloned(options, c, back, writer, carried);
 }
 
-#define NEUROMIX_INSTANTIATE(Stored, P)                                                                    \
-  template void step_back(const LifOptions&, std::size_t, const Coefficients<P>&, const BackStep<Stored>&, \
-                          const Carried<RealOf<Stored>>&);
+#define NEUROMIX_INSTANTIATE(Stored, P)                                                      \
+  template void walk_back(const LifOptions&, const Coefficients<P>&, const WayBack<Stored>&, \
+                          const RowWriter<Stored>&, const Carried<RealOf<Stored>>&);
 NEUROMIX_INSTANTIATE(float, float)
 NEUROMIX_INSTANTIATE(double, double)
 NEUROMIX_INSTANTIATE(bfloat16, float)

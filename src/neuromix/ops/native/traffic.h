@@ -19,20 +19,32 @@ namespace neuromix {
 // Outputs from this size on do not stay in the caches of a core until they are read again.
 constexpr std::size_t kLargeBytes = 16 << 20;
 
-// Asks for a row that will be read soon, into the second-level cache.
-inline void prefetch(const void* row, std::size_t bytes) {
+// One row for each time step, `stride` elements apart.
+template <typename T>
+struct Rows {
+  T* first = nullptr;
+  std::ptrdiff_t stride = 0;
+
+  T* at(std::size_t t) const { return first ? first + std::ptrdiff_t(t) * stride : nullptr; }
+  // The same rows from the last of `steps` to the first.
+  Rows backwards(std::size_t steps) const { return {at(steps - 1), -stride}; }
+  Rows from(std::size_t n) const { return {first ? first + n : nullptr, stride}; }
+};
+
+// Asks for a row that will be read soon.
+NEUROMIX_INLINE void prefetch(const void* row, std::size_t bytes) {
   const char* p = static_cast<const char*>(row);
   for (std::size_t i = 0; i < bytes; i += 64) {
 #if defined(NEUROMIX_X86_64)
-    _mm_prefetch(p + i, _MM_HINT_T1);
+    _mm_prefetch(p + i, _MM_HINT_T0);
 #elif defined(__GNUC__)
-    __builtin_prefetch(p + i, 0, 2);
+    __builtin_prefetch(p + i, 0, 3);
 #endif
   }
 }
 
 // Copies past the caches: memory that is only written need not be read first.
-inline void copy_through(void* to, const void* from, std::size_t bytes) {
+NEUROMIX_INLINE void copy_through(void* to, const void* from, std::size_t bytes) {
 #if defined(NEUROMIX_X86_64)
   if (reinterpret_cast<std::uintptr_t>(to) % 16 == 0) {
     auto* target = static_cast<__m128i*>(to);
