@@ -5,11 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := vision,report,docs,test,dev
 INSTALLED := $(VENV)/.installed
+# What the benchmarks compare with, and what these import: nothing that would pull in another torch.
+PEERS := spikingjelly loguru snntorch norse nir nirtorch h5py
 
 # One thread for each of pytest's two workers: more would fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
-.PHONY: install lint format fast slow test ci demo docs clean
+.PHONY: install peers lint format fast slow test ci demo docs clean
 
 test: lint fast
 
@@ -27,6 +29,10 @@ $(INSTALLED): pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/neuro
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
+
+# Without them `neuromix bench` leaves the peers out, and their tests are skipped.
+peers: $(INSTALLED)
+	$(BIN)/python -m pip install -c constraints.txt --no-deps $(PEERS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -21,6 +21,7 @@ _HOMES = {
     "apply_edit": "neuromix.core.edits",
     "record": "neuromix.core.observe",
     "draws": "neuromix.core.observe",
+    "tune_allocator": "neuromix.core.allocator",
     "profile": "neuromix.measure.profile",
     "train": "neuromix.training.api",
     "evaluate": "neuromix.training.evaluate",
@@ -45,6 +46,7 @@ _ROOMS = (
 __all__ = sorted([*_HOMES, "__version__"])
 
 if TYPE_CHECKING:
+    from neuromix.core.allocator import tune_allocator
     from neuromix.core.catalogue import list_models
     from neuromix.core.checkpoint import create_model, load_checkpoint, rebuild, save_checkpoint
     from neuromix.core.config import Spec

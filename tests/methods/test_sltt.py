@@ -351,20 +351,55 @@ def test_mixed_precision():
 
 
 class Added(Method):
-    """A method that adds a loss of every output that it is given."""
+    """A method that adds a loss of every output that it is given, and keeps the outputs."""
+
+    def __init__(self, name="added"):
+        super().__init__(None)
+        self.name, self.outputs = name, []
 
     def losses(self, run, batch, output):
-        return {"added": output.square().mean()}
+        self.outputs.append(output)
+        return {self.name: output.square().mean()}
 
 
-def test_losses_that_methods_add_are_minimised_at_every_step():
-    model = make_model(3)
-    run = make_run("sltt", copy.deepcopy(model))
-    run.method.methods["added"] = Added(None)
-    losses = run.method.step(run, batch_of(make_frames(1)[0]))
-    assert losses.keys() == {"cross_entropy", "added"}
+def step_with_added(method, model, added):
+    """The model with its gradients, and the losses, where `added` is stacked on the method."""
+    run = make_run(method, copy.deepcopy(model))
+    run.method.methods["added"] = added
+    return run.model, run.method.step(run, batch_of(make_frames(1)[0]))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"mse": 0.5}, {"loss": "tet"}, {"loss": "tet", "mse": 0.5}, {"segment": 3}], ids=str
+)
+def test_losses_that_methods_add_are_minimised_once(options):
+    model, added = make_model(3), Added()
+    trained, losses = step_with_added(("bptt", options), model, added)
+    expected = copy.deepcopy(model)
+    output = expected(make_frames(1)[0])
+    output.square().mean().backward()
+    assert len(added.outputs) == 1
+    torch.testing.assert_close(added.outputs[0], output)
+    torch.testing.assert_close(losses["added"], output.square().mean())
+    alone, losses_alone = step(("bptt", options), model)
+    assert losses.keys() == {*losses_alone, "added"}
+    for name, gradient in gradients(trained).items():
+        torch.testing.assert_close(gradient, gradients(alone)[name] + gradients(expected)[name])
+
+
+def test_losses_that_methods_add_are_minimised_at_every_step_that_learns_by_itself():
+    model, added = make_model(3), Added()
+    trained, losses = step_with_added("sltt", model, added)
+    assert losses.keys() == {"cross_entropy", "added"} and len(added.outputs) == 3
     alone, _ = step("sltt", model)
-    assert not torch.equal(run.model.head.classify.weight.grad, alone.head.classify.weight.grad)
+    assert not torch.equal(trained.head.classify.weight.grad, alone.head.classify.weight.grad)
+
+
+@pytest.mark.parametrize("method", ["bptt", ("bptt", {"loss": "tet"}), ("bptt", {"mse": 0.5}), "sltt"])
+def test_two_losses_of_one_name_are_refused(method):
+    name = "mse" if "mse" in str(method) else "cross_entropy"
+    with pytest.raises(ConfigError, match=f"two losses are called {name}"):
+        step_with_added(method, make_model(3), Added(name))
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------

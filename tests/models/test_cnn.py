@@ -11,7 +11,8 @@ import neuromix
 from neuromix.core.checkpoint import create_model
 from neuromix.core.errors import CheckpointError, ConfigError, ShapeError, UnknownNameError
 from neuromix.layers.standardised_conv import StandardisedConv2d
-from neuromix.models.vision.cnn import VGG, ResNet, ResNetConfig, VGGConfig
+from neuromix.models.vision.resnet import ResNet, ResNetConfig
+from neuromix.models.vision.vgg import VGG, VGGConfig
 
 VGG11 = (64, "A", 128, 256, "A", 512, 512, 512, "A", 512, 512)
 VGG16 = (64, 64, "A", 128, 128, "A", 256, 256, 256, "A", 512, 512, 512, "A", 512, 512, 512)
@@ -82,7 +83,7 @@ def test_post_activation_block_by_its_formula():
     for stage in net.stages:
         residual = stage[0].residual
         first, second = (unit.conv for unit in residual.branch)
-        skip = residual.skip_scale.module(x) if stage is net.stages[1] else x
+        skip = residual.skip.module(x) if stage is net.stages[1] else x
         expected = F.relu(second(F.relu(first(x))) + skip)
         torch.testing.assert_close(stage(x[None])[0], expected)
         x = expected

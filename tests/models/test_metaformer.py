@@ -475,7 +475,7 @@ def test_options_of_one_stage():
     assert first.channel_mixer.branch.expand.weight.shape == (16, 8, 1, 1)
     assert first.channel_mixer.branch.expand.bias is None
     assert isinstance(first.mixer.norm, ChannelNorm) and isinstance(second.mixer.norm, nn.BatchNorm2d)
-    assert isinstance(first.mixer.skip_scale, Scale) and isinstance(first.mixer.scale, nn.Identity)
+    assert isinstance(first.mixer.skip, Scale) and isinstance(first.mixer.scale, nn.Identity)
     assert isinstance(second.mixer.scale, Scale) and isinstance(second.channel_mixer, nn.Identity)
 
 

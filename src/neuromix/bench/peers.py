@@ -1,4 +1,8 @@
-"""The neurons of other libraries, set to the same equations as ours: leak 1/2, threshold 1, hard reset to 0."""
+"""The neurons of other libraries, set to the same equations as ours, forward and backward.
+
+Leak 1/2, input scaled by 1/2, threshold 1, hard reset to 0 that no gradient passes through, the derivative of a
+sigmoid of slope 4 as surrogate.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,9 @@ from neuromix.neurons.surrogate import make_surrogate
 from neuromix.ops.lif import lif_reference
 
 Neuron = Callable[[Tensor], Tensor]
+
+# For libraries that fire above the threshold, not at it: in float32, v > this says v >= 1.
+BELOW_ONE = 1 - 2**-24
 
 
 def neuromix() -> Neuron:
@@ -42,7 +49,9 @@ def snntorch() -> Neuron:
     import snntorch as snn
     from snntorch import surrogate
 
-    cell = snn.Leaky(beta=0.5, spike_grad=surrogate.sigmoid(slope=4), reset_mechanism="zero")
+    cell = snn.Leaky(
+        beta=0.5, threshold=BELOW_ONE, spike_grad=surrogate.sigmoid(slope=4), reset_mechanism="zero"
+    )
 
     def run(x_T: Tensor) -> Tensor:
         membrane, spikes = cell.reset_mem(), []
@@ -57,8 +66,15 @@ def snntorch() -> Neuron:
 def norse() -> Neuron:
     """Norse's LIFBox over a sequence: one state variable, as ours (its plain LIF has a synaptic current too)."""
     import norse.torch as norse
+    from norse.torch.functional.reset import reset_value
 
-    parameters = norse.LIFBoxParameters(tau_mem_inv=torch.tensor(500.0), v_th=torch.tensor(1.0))
+    parameters = norse.LIFBoxParameters(
+        tau_mem_inv=torch.tensor(500.0),  # times its time step of 1 ms: the leak of 1/2
+        v_th=torch.tensor(BELOW_ONE),
+        method="tanh",  # whose derivative, at alpha 2, is that of the sigmoid at 4
+        alpha=2.0,
+        reset_method=lambda z, v, v_reset, v_th: reset_value(z.detach(), v, v_reset, v_th),
+    )
     cell = norse.LIFBoxCell(p=parameters)
 
     def run(x_T: Tensor) -> Tensor:

@@ -6,15 +6,17 @@ A command module imports the library inside its function, so that help and mista
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import typer
 
 import neuromix
 from neuromix.cli.console import report
-from neuromix.core.errors import NeuromixError
+from neuromix.core.allocator import tune_allocator
+from neuromix.core.errors import NeuromixError, UnknownNameError
 
 # What `neuromix --help` lists first, in this order; any other command follows.
 _FIRST = ("list", "info", "train", "eval", "profile", "compare", "export", "run", "bench", "demo")
@@ -24,6 +26,8 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 app = typer.Typer(
     name="neuromix",
     help="Efficient networks: build, train, measure, compare and deploy them in one way.",
+    epilog="Freed memory stays with the process, which saves page faults; NEUROMIX_ALLOCATOR=system, or any setting of "
+    "glibc's own (MALLOC_..., GLIBC_TUNABLES) leaves the allocator as it is.",
     add_completion=False,
     rich_markup_mode=None,  # else brackets in an example would be read as markup
     pretty_exceptions_enable=False,
@@ -42,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = [*(sys.argv[1:] if arguments is None else arguments)]  # `list` is a command here
     try:
+        if arguments is None and _may_tune_allocator(os.environ):  # else the process is not ours
+            tune_allocator()
         code = app(given or ["--help"], "neuromix", standalone_mode=False)
     except NeuromixError as error:
         report(f"error: {error}")
@@ -56,6 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report(f"error: {error.format_message()}")  # type: ignore[attr-defined]
         return 2
     return code if isinstance(code, int) else 0
+
+
+def _may_tune_allocator(environment: Mapping[str, str]) -> bool:
+    """Not where the user has chosen another way, by our switch or by glibc's own settings."""
+    choice = environment.get("NEUROMIX_ALLOCATOR", "tuned")
+    if choice not in ("tuned", "system"):
+        raise UnknownNameError("NEUROMIX_ALLOCATOR", choice, ("tuned", "system"))
+    own = any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in environment)
+    return choice == "tuned" and not own
 
 
 def _print_version(wanted: bool) -> None:

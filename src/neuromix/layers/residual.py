@@ -34,7 +34,7 @@ class Residual(nn.Module):
         "pre":   y = skip(x) + drop_path(scale(branch(norm(x))))     pre-norm; membrane shortcut
         "post":  y = norm(skip(x) + drop_path(scale(branch(x))))     post-norm; vanilla spiking shortcut
         "spike": y = skip(x) + drop_path(scale(norm(branch(x))))     SEW shortcut: adds spikes
-    where skip is the identity or `skip_scale`.
+    where skip is the identity by default: a scale, or a projection where the shape changes.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Residual(nn.Module):
         *,
         where: Where = "pre",
         scale: nn.Module | None = None,
-        skip_scale: nn.Module | None = None,
+        skip: nn.Module | None = None,
         drop_path: float = 0.0,
         batch_axis: int = 0,
     ) -> None:
@@ -53,14 +53,14 @@ class Residual(nn.Module):
         self.branch = branch
         self.where = where
         self.scale = scale if scale is not None else nn.Identity()
-        self.skip_scale = skip_scale if skip_scale is not None else nn.Identity()
+        self.skip = skip if skip is not None else nn.Identity()
         self.drop_path = DropPath(drop_path, batch_axis)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.branch(self.norm(x) if self.where == "pre" else x)
         if self.where == "spike":
             y = self.norm(y)
-        y = self.skip_scale(x) + self.drop_path(self.scale(y))
+        y = self.skip(x) + self.drop_path(self.scale(y))
         if self.where == "post":
             y = self.norm(y)
         return y

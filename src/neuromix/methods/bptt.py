@@ -68,4 +68,6 @@ class BPTT(Method):
         output = call(run.net, batch)
         with run.fabric.autocast():
             outputs = [output] if config.loss == "rate" else outputs_of_steps(run.model, seen[-1])
-            return mean_losses([output_losses(run, batch, y, config) for y in outputs])
+            losses = mean_losses([output_losses(run, batch, y, config) for y in outputs])
+        # What methods add is about the model's output, so once and not at every step.
+        return run.method.with_added(losses, run, batch, output)

@@ -132,10 +132,14 @@ class SLTT(Method):
         fields = [f.name for f in model.inputs if f.name in batch or not f.optional]
         x_T = unrolled(model, model.encode(*map(batch.tensor, fields)))
         chosen = choose_steps(config.k, len(x_T), torch.Generator().manual_seed(self._seed))
+
+        def loss(output: Any) -> Losses:
+            return run.method.with_added(output_losses(run, batch, output, config), run, batch, output)
+
         steps = sltt(
             stream(model),
             x_T,
-            lambda output: output_losses(run, batch, output, config),
+            loss,
             chosen=chosen,
             skip_rest=config.skip_rest,
             backward=run.backward,

@@ -63,7 +63,7 @@ def mixed_with_mse(losses: Losses, output: Any, batch: Batch, config: StepLossCo
 
 
 def output_losses(run: Run, batch: Batch, output: Any, config: StepLossConfig) -> Losses:
-    """All that is minimised about one output: the task's losses, the squared error, and what methods add.
+    """The task's losses of one output, with the squared error mixed in.
 
     Raises:
         ConfigError: the task or a method has an objective that is no loss of an output.
@@ -75,10 +75,7 @@ def output_losses(run: Run, batch: Batch, output: Any, config: StepLossConfig) -
             f"{type(owners[0]).__name__} has an objective of its own, and here the loss is one of the outputs of "
             "time steps; train with bptt and its rate loss"
         )
-    losses = mixed_with_mse(run.task.loss(output, batch), output, batch, config)
-    for method in run.method:
-        losses = {**losses, **method.losses(run, batch, output)}
-    return losses
+    return mixed_with_mse(run.task.loss(output, batch), output, batch, config)
 
 
 def mean_losses(losses: Sequence[Losses]) -> Losses:

@@ -190,12 +190,12 @@ def _block(config: MetaFormerConfig, stage: int, drop_path: float) -> Block:
     def around(branch: nn.Module) -> Residual:
         if getattr(branch, "takes_time", False):
             branch = OneStep(branch)
-        skip_scale = None if res_scale is None else Scale(dim, res_scale)
+        skip = None if res_scale is None else Scale(dim, res_scale)
         return Residual(
             branch,
             make_norm(config.per_stage("norms")[stage], dim, config.norm_eps, config.norm_bias),
             scale=None if layer_scale is None else Scale(dim, layer_scale),
-            skip_scale=skip_scale if config.residual else NoSkip(),
+            skip=skip if config.residual else NoSkip(),
             drop_path=drop_path,
         )
 

@@ -90,7 +90,7 @@ def _block_rules(theirs: str, stage: int, layer_scale: str, *, linear: bool) -> 
         rules += [
             rename(f"{theirs}.norm{n}.*", f"{ours}.{half}.norm.*"),
             rename(f"{theirs}.{layer_scale.format(n=n)}", f"{ours}.{half}.scale.weight"),
-            rename(f"{theirs}.res_scale{n}.scale", f"{ours}.{half}.skip_scale.weight"),
+            rename(f"{theirs}.res_scale{n}.scale", f"{ours}.{half}.skip.weight"),
         ]
     for their_name, our_name in (
         (f"{theirs}.mlp.fc1", f"{channel}.expand"),

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
-from torch import Tensor
-
 from neuromix.core import registry
 from neuromix.core.batch import Batch
 from neuromix.core.config import Config, Spec
@@ -75,7 +73,11 @@ class Method:
         raise NotImplementedError
 
     def losses(self, run: Run, batch: Batch, output: Any) -> Losses:
-        """Losses to be added to those of the objective; `output` is the model's for this batch."""
+        """Losses to be added to those of the objective.
+
+        Args:
+            output: the model's for this batch; with sltt, whose time steps learn by themselves, that of one step.
+        """
         return {}
 
     def before_step(self, run: Run) -> None:
@@ -115,7 +117,6 @@ class Stack:
     def __init__(self, specs: Sequence[Spec]) -> None:
         self.methods: dict[str, Method] = {spec.name: registry.build("method", spec) for spec in specs}
         self._owners = {hook: self._owner(hook) for hook in _OWNED}
-        self._adding = [method for method in self.methods.values() if _has(method, "losses")]
 
     def stage(self, i: int, run: Run) -> Stage | None:
         """The i-th phase: that of the method that has phases, else one over the whole run."""
@@ -135,13 +136,23 @@ class Stack:
         Raises:
             ConfigError: two losses of one name.
         """
-        with _outputs(run.model if self._adding else None) as outputs:
-            losses = dict(self._objective(run, batch))
+        if not self._adding:
+            return self._objective(run, batch)
+        with _outputs(run.model) as outputs:
+            losses = self._objective(run, batch)
+        return self.with_added(losses, run, batch, outputs[-1])
+
+    def with_added(self, losses: Losses, run: Run, batch: Batch, output: Any) -> Losses:
+        """These losses, and those that methods add to them for an output of the model.
+
+        Raises:
+            ConfigError: two losses of one name.
+        """
         for method in self._adding:
-            added = method.losses(run, batch, outputs[-1])
+            added = method.losses(run, batch, output)
             if losses.keys() & added.keys():
                 raise ConfigError(f"two losses are called {', '.join(losses.keys() & added.keys())}")
-            losses |= added
+            losses = {**losses, **added}
         return losses
 
     def finish(self, run: Run) -> Model:
@@ -162,6 +173,10 @@ class Stack:
 
     def __iter__(self) -> Iterator[Method]:
         return iter(self.methods.values())
+
+    @property
+    def _adding(self) -> list[Method]:
+        return [method for method in self if _has(method, "losses")]
 
     def _objective(self, run: Run, batch: Batch) -> Losses:
         owner = self._owners["objective"]
@@ -188,12 +203,11 @@ def _has(method: Method, hook: str) -> bool:
 
 
 @contextmanager
-def _outputs(model: Model | None) -> Iterator[list[Any]]:
-    """What the model gives in each call while the context is open; nothing is kept of None."""
-    outputs: list[Any | Tensor] = []
-    handle = model.register_forward_hook(lambda _, __, output: outputs.append(output)) if model else None
+def _outputs(model: Model) -> Iterator[list[Any]]:
+    """What the model gives in each call while the context is open."""
+    outputs: list[Any] = []
+    handle = model.register_forward_hook(lambda _, __, output: outputs.append(output))
     try:
         yield outputs
     finally:
-        if handle is not None:
-            handle.remove()
+        handle.remove()

@@ -26,7 +26,8 @@ from neuromix.core.layout import Layout, Rule, rename
 from neuromix.core.model import ModelConfig
 from neuromix.core.reference import load_reference, reference
 from neuromix.core.registry import Paper, register_model
-from neuromix.models.vision.cnn import VGG, ResNet, ResNetConfig, VGGConfig
+from neuromix.models.vision.resnet import ResNet, ResNetConfig
+from neuromix.models.vision.vgg import VGG, VGGConfig
 
 NEURON = Spec(
     "lif", {"tau": 1.1, "decay_input": False, "v_reset": None, "detach_reset": False, "surrogate": "triangle"}
@@ -119,18 +120,11 @@ class SpikingPreActResNet(ResNet):
 
     @classmethod
     def layouts(cls, config: SpikingPreActResNetConfig) -> Mapping[str, Layout]:
-        rules = [
-            rename("conv1.*", "stem.stem.0.*"),
-            rename("bn1.*", "tail.norm.*"),
-            rename("linear.*", "head.classify.*"),
+        rules = _resnet_rules(config, projection="shortcut", classifier="linear")
+        first_norms = [
+            rename(f"{theirs}.bn1.*", f"{ours}.activate.norm.*") for theirs, ours in _stage_names(config)
         ]
-        for theirs, ours in _stage_names(config):
-            rules += [
-                rename(f"{theirs}.bn1.*", f"{ours}.activate.norm.*"),
-                rename(f"{theirs}.shortcut.*", f"{ours}.residual.skip_scale.module.*"),
-                *_preact_branch_rules(config, theirs, f"{ours}.residual.branch"),
-            ]
-        return {"authors": Layout(*rules)}
+        return {"authors": Layout(*rules, *first_norms, rename("bn1.*", "tail.norm.*"))}
 
 
 @register_model(
@@ -159,9 +153,8 @@ class SpikingVGG(VGG):
 
     def __init__(self, config: SpikingVGGConfig) -> None:
         super().__init__(config)
+        _zero_biases(self)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.01)
 
@@ -212,40 +205,46 @@ class SpikingNFResNet(ResNet):
 
     def __init__(self, config: SpikingNFResNetConfig) -> None:
         super().__init__(config)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
+        _zero_biases(self)
         if self.head is not None:
             nn.init.zeros_(self.head.classify.weight)
 
     @classmethod
     def layouts(cls, config: SpikingNFResNetConfig) -> Mapping[str, Layout]:
-        rules = [rename("conv1.*", "stem.stem.0.*"), rename("fc.*", "head.classify.*")]
-        for theirs, ours in _stage_names(config):
-            rules += [
-                rename(f"{theirs}.skipinit_gain", f"{ours}.residual.scale.gain"),
-                rename(f"{theirs}.downsample.*", f"{ours}.residual.skip_scale.module.*"),
-                *(
-                    rename(f"{theirs}.conv{number + 1}.*", f"{ours}.residual.branch.{number}.conv.*")
-                    for number in range(3 if config.bottleneck else 2)
-                ),
-            ]
-        return {"authors": Layout(*rules)}
+        rules = _resnet_rules(config, projection="downsample", classifier="fc")
+        gains = [
+            rename(f"{theirs}.skipinit_gain", f"{ours}.residual.scale.gain")
+            for theirs, ours in _stage_names(config)
+        ]
+        return {"authors": Layout(*rules, *gains)}
+
+
+def _zero_biases(net: nn.Module) -> None:
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def _stage_names(config: ResNetConfig) -> list[tuple[str, str]]:
     return [(f"layer{stage + 1}.{{i}}", f"stages.{stage}.{{i}}") for stage in range(len(config.blocks))]
 
 
-def _preact_branch_rules(config: ResNetConfig, theirs: str, ours: str) -> list[Rule]:
-    """The norm before a neuron is behind the convolution before it, so that the two can be fused."""
+def _resnet_rules(config: ResNetConfig, *, projection: str, classifier: str) -> list[Rule]:
+    """What the authors' residual nets have in common; the arguments are where their names differ."""
+    rules = [rename("conv1.*", "stem.stem.0.*"), rename(f"{classifier}.*", "head.classify.*")]
     last = 2 if config.bottleneck else 1
-    rules = [rename(f"{theirs}.conv{last + 1}.*", f"{ours}.{last}.conv.*")]
-    for number in range(last):
-        rules += [
-            rename(f"{theirs}.conv{number + 1}.*", f"{ours}.{number}.conv.conv.*"),
-            rename(f"{theirs}.bn{number + 2}.*", f"{ours}.{number}.conv.bn.*"),
-        ]
+    for theirs, ours in _stage_names(config):
+        rules.append(rename(f"{theirs}.{projection}.*", f"{ours}.residual.skip.module.*"))
+        for number in range(last + 1):
+            their_conv, conv = f"{theirs}.conv{number + 1}", f"{ours}.residual.branch.{number}.conv"
+            if config.norm == "none" or number == last:
+                rules.append(rename(f"{their_conv}.*", f"{conv}.*"))
+                continue
+            # The norm before a neuron is behind the convolution before it, so that the two can be fused.
+            rules += [
+                rename(f"{their_conv}.*", f"{conv}.conv.*"),
+                rename(f"{theirs}.bn{number + 2}.*", f"{conv}.bn.*"),
+            ]
     return rules
 
 
