@@ -1,5 +1,5 @@
 """Pure functions with state as an argument. Each has a PyTorch reference that reads like its formula."""
 
-from neuromix.ops._native import references_only
+from neuromix.ops._kernels import references_only
 
 __all__ = ["references_only"]

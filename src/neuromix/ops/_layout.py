@@ -13,8 +13,11 @@ from torch import Tensor
 
 from neuromix.core.errors import ShapeError
 
-# The dtypes that kernels know, in the order of their numbers in C++.
-DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+# The dtypes that kernels know, by the kind of device; for a CPU in the order of their numbers in C++.
+DTYPES = {
+    "cpu": (torch.float32, torch.float64, torch.bfloat16),
+    "cuda": (torch.float32, torch.float64, torch.bfloat16, torch.float16),
+}
 
 
 def arithmetic_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""The fused kernel of `lif`: as one op forward and one backward, `neuromix::lif` and `neuromix::lif_backward`.
+"""The fused kernels of `lif`: as one op forward and one backward, `neuromix::lif` and `neuromix::lif_backward`.
 
 `torch.compile` and `torch.export` see these ops. Eager calls take the short way through an autograd function: the
 dispatcher would cost more than a small step of neurons.
@@ -8,42 +8,18 @@ Shapes: T spike time, then any neuron axes; C channels.
 
 from __future__ import annotations
 
-import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from neuromix.ops._layout import DTYPES, arithmetic_dtype, dense_steps, laid_out_as, new_steps, step_strides
-from neuromix.ops._native import native
+from neuromix.ops._kernels import kernels_for
+from neuromix.ops._layout import arithmetic_dtype, dense_steps, laid_out_as, new_steps, step_strides
+from neuromix.ops._lif_call import Call, Inputs
 from neuromix.ops._register import define_op, is_traced, refuse_second_derivatives
-from neuromix.ops.spike import KINDS, Slope
+from neuromix.ops.spike import Slope
 
-# In the order of the enumerations of lif.h.
-RESETS = ("hard", "soft", "next", "none")
-EXTRAS = ("none", "synapse", "adaptation")
 NO_SLOPE = Slope("sigmoid", 1.0)  # of what never fires
-
-
-class Call(NamedTuple):
-    """What a call is given beside tensors, in the order of the op's schema."""
-
-    row: list[float]  # decay, gain, offset, threshold, height, extra_decay, strength; where there is no table
-    v_init: float
-    v_reset: float
-    fire_at: float
-    reset: str
-    extra_kind: str
-    strict: bool
-    detach_reset: bool
-    ratio: bool
-    surrogate: str
-    shape: float
-    scale: float
-    closed: bool
-    channel_axis: int  # of a step
-    return_state: bool
-
 
 _OPTIONS = (
     "float[] row, float v_init, float v_reset, float fire_at, str reset, str extra_kind, bool strict, "
@@ -92,52 +68,30 @@ def _wanted(ctx: Any, gradients: _Gradients, others: int) -> tuple[Tensor | None
     return (*wanted, *(None,) * others)
 
 
-@functools.lru_cache(maxsize=1024)
-def _options(row: tuple[float, ...], call: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What the kernels take as options: names become numbers."""
-    v_init, v_reset, fire_at, reset, extra, *switches, surrogate, shape, scale, closed = call
-    numbers = (RESETS.index(reset), EXTRAS.index(extra))
-    return row, v_init, v_reset, fire_at, *numbers, *switches, KINDS.index(surrogate), shape, scale, closed
-
-
-def _describe(x_T: Tensor, table: Tensor | None, call: Call) -> tuple[Any, ...]:
-    """dtype, options and shape as the kernels take them."""
-    steps = x_T.shape[0]
-    channels, inner = 1, 1
-    if table is not None and table.shape[1] > 1:
-        channels, inner = table.shape[1], step_strides(x_T)[call.channel_axis]
-    shape = (steps, x_T.numel() // steps, channels, inner)
-    return DTYPES.index(x_T.dtype), _options(tuple(call.row), tuple(call[1:-2])), shape
-
-
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
+def _inputs(x_T: Tensor, v: Tensor | None, extra: Tensor | None, table: Tensor | None, call: Call) -> Inputs:
+    """The same as memory that a kernel can read, and how it walks over it."""
+    x_T = dense_steps(x_T)
+    steps, channels, inner = x_T.shape[0], 1, 1
+    if table is not None:
+        table, channels = table.contiguous(), table.shape[1]
+        inner = step_strides(x_T)[call.channel_axis] if channels > 1 else 1
+    v, extra = _states(x_T, v, extra)
+    return Inputs(x_T, v, extra, table, steps, x_T.numel() // steps, channels, inner)
 
 
 def _states(x_T: Tensor, *states: Tensor | None) -> list[Tensor | None]:
-    """States, or gradients of some, as memory that a kernel can read."""
+    """States, or gradients of some, laid out as a step."""
     return [None if state is None else laid_out_as(state, x_T) for state in states]
 
 
 def _forward(
     x_T: Tensor, v: Tensor | None, extra: Tensor | None, table: Tensor | None, call: Call
 ) -> _Outputs:
-    assert native is not None
-    x_T = dense_steps(x_T)
-    v, extra = _states(x_T, v, extra)
-    table = None if table is None else table.contiguous()
-    output, v_last, extra_last = _new_outputs(x_T, call)
-    addresses = (_address(v), _address(extra), _address(table), output.data_ptr())
-    last = (v_last.data_ptr() if call.return_state else 0, extra_last.data_ptr() if extra_last.numel() else 0)
-    native.lif(
-        *_describe(x_T, table, call),
-        x_T.data_ptr(),
-        x_T.stride(0),
-        *addresses,
-        *last,
-        torch.get_num_threads(),
-    )
-    return output, v_last, extra_last
+    inputs = _inputs(x_T, v, extra, table, call)
+    output, v_last, extra_last = outputs = _new_outputs(inputs.x_T, call)
+    last = (v_last if call.return_state else None, extra_last if extra_last.numel() else None)
+    kernels_for(x_T).lif(call, inputs, (output, *last))
+    return outputs
 
 
 def _new_outputs(x_T: Tensor, call: Call) -> _Outputs:
@@ -159,23 +113,16 @@ def _backward(
     call: Call,
     wanted: list[bool],
 ) -> _Gradients:
-    assert native is not None
-    x_T = dense_steps(x_T)
+    inputs = _inputs(x_T, v, extra, table, call)
+    x_T = inputs.x_T
     if grad is None:
         grad = new_steps(x_T).zero_().expand_as(x_T)
-    grad = laid_out_as(grad, x_T)
     if not call.return_state:
         grad_v = grad_extra = None
-    v, extra, grad_v, grad_extra = _states(x_T, v, extra, grad_v, grad_extra)
-    table = None if table is None else table.contiguous()
-    gradients = _new_gradients(x_T, v, extra, table, wanted)
-    native.lif_backward(
-        *_describe(x_T, table, call),
-        *(x_T.data_ptr(), x_T.stride(0), _address(v), _address(extra), _address(table)),
-        *(grad.data_ptr(), grad.stride(0), _address(grad_v), _address(grad_extra)),
-        *(g.data_ptr() if want else 0 for g, want in zip(gradients, wanted, strict=True)),
-        torch.get_num_threads(),
-    )
+    grads = (laid_out_as(grad, x_T), *_states(x_T, grad_v, grad_extra))
+    gradients = _new_gradients(*inputs[:4], wanted)
+    into = [g if want else None for g, want in zip(gradients, wanted, strict=True)]
+    kernels_for(x_T).lif_backward(call, inputs, grads, into)
     return gradients
 
 
@@ -226,7 +173,7 @@ def _backward_through_op(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None
 _TENSORS = "Tensor x_T, Tensor? v, Tensor? extra, Tensor? table"
 define_op(
     f"lif({_TENSORS}, {_OPTIONS}) -> (Tensor, Tensor, Tensor)",
-    cpu=_forward_op,
+    kernel=_forward_op,
     fake=_fake_forward,
     backward=_backward_through_op,
     keep=_keep,
@@ -234,6 +181,6 @@ define_op(
 define_op(
     f"lif_backward(Tensor? grad, Tensor? grad_v, Tensor? grad_extra, {_TENSORS}, {_OPTIONS}, bool[] wanted) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
-    cpu=_backward_op,
+    kernel=_backward_op,
     fake=_fake_backward,
 )

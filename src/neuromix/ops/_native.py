@@ -6,11 +6,7 @@ import functools
 import importlib
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import ModuleType
-
-import torch
 
 
 def _load() -> tuple[ModuleType | None, str]:
@@ -24,7 +20,6 @@ def _load() -> tuple[ModuleType | None, str]:
 
 
 native, _reason = _load()
-_references_only = False
 
 
 @functools.cache
@@ -40,23 +35,3 @@ def get_native() -> ModuleType | None:
             stacklevel=2,
         )
     return native
-
-
-def runs_native() -> bool:
-    """Whether ops that have a kernel should take it; warns once where there is no extension."""
-    if _references_only:
-        return False
-    if native is None and not torch.compiler.is_compiling():
-        get_native()
-    return native is not None
-
-
-@contextmanager
-def references_only() -> Iterator[None]:
-    """Within the context every op runs by its PyTorch reference: for comparisons, and to trace plain PyTorch."""
-    global _references_only
-    before, _references_only = _references_only, True
-    try:
-        yield
-    finally:
-        _references_only = before

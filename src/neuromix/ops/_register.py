@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 
 from neuromix.core.errors import NeuromixError
-from neuromix.ops._layout import DTYPES
-from neuromix.ops._native import runs_native
 
 _library = torch.library.Library("neuromix", "FRAGMENT")  # type: ignore[no-untyped-call]
 
@@ -22,19 +20,20 @@ _library = torch.library.Library("neuromix", "FRAGMENT")  # type: ignore[no-unty
 def define_op(
     schema: str,
     *,
-    cpu: Callable[..., Any],
+    kernel: Callable[..., Any],
     fake: Callable[..., Any],
     backward: Callable[..., Any] | None = None,
     keep: Callable[..., None] | None = None,
 ) -> None:
-    """Registers an op with its CPU kernel, its kernel on tensors without data, and its gradient.
+    """Registers an op with its kernel on CPUs and on CUDA, its kernel on tensors without data, and its gradient.
 
     Args:
         schema: name, arguments and results in PyTorch's notation.
         backward, keep: as `backward` and `setup_context` of torch.library.register_autograd.
     """
     name = _library.define(schema)  # type: ignore[no-untyped-call]
-    _library.impl(name, cpu, "CPU")  # type: ignore[no-untyped-call]
+    for device in ("CPU", "CUDA"):
+        _library.impl(name, kernel, device)  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"neuromix::{name}", fake, lib=_library)
     if backward is not None:
         torch.library.register_autograd(f"neuromix::{name}", backward, setup_context=keep, lib=_library)
@@ -47,13 +46,6 @@ def refuse_second_derivatives() -> None:
             "the fused kernels have no second derivatives (create_graph=True); "
             "run the neurons within neuromix.ops.references_only()"
         )
-
-
-def has_kernel(x: Tensor) -> bool:
-    """Whether a kernel can run on this input; else the op's PyTorch reference does."""
-    if x.device.type != "cpu" or x.dtype not in DTYPES or not runs_native():
-        return False
-    return torch.compiler.is_compiling() or not torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
 def is_traced(x: Tensor) -> bool:

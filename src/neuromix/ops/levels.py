@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuromix.ops._layout import DTYPES, arithmetic_dtype, dense_steps, laid_out_as, new_steps, require_steps
-from neuromix.ops._native import native
-from neuromix.ops._register import define_op, has_kernel, is_traced, refuse_second_derivatives
+from neuromix.ops._kernels import has_kernel, kernels_for
+from neuromix.ops._layout import arithmetic_dtype, dense_steps, laid_out_as, new_steps, require_steps
+from neuromix.ops._register import define_op, is_traced, refuse_second_derivatives
 
 
 def integer_levels(x_T: Tensor, levels: int, gain: float = 1.0, unit: float = 1.0) -> Tensor:
@@ -83,15 +83,10 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any = None) -> None:
 
 def _run(x_T: Tensor, grad_T: Tensor | None, levels: float, gain: float, unit: float) -> Tensor:
     """The output, or the gradient of x where there is one of the output."""
-    assert native is not None
     x_T = dense_steps(x_T)
     grad_T = None if grad_T is None else laid_out_as(grad_T, x_T)
-    steps, output_T = len(x_T), new_steps(x_T, len(x_T))
-    grad = (0, 0) if grad_T is None else (grad_T.data_ptr(), grad_T.stride(0))
-    native.levels(
-        *(DTYPES.index(x_T.dtype), gain, levels, unit, steps, x_T.numel() // steps),
-        *(x_T.data_ptr(), x_T.stride(0), *grad, output_T.data_ptr(), torch.get_num_threads()),
-    )
+    output_T = new_steps(x_T, len(x_T))
+    kernels_for(x_T).levels(x_T, grad_T, output_T, levels, gain, unit)
     return output_T
 
 
@@ -108,13 +103,13 @@ def _backward_through_op(ctx: Any, grad_T: Tensor) -> tuple[Tensor | None, ...]:
 _OPTIONS = "int levels, float gain, float unit"
 define_op(
     f"integer_levels(Tensor x_T, {_OPTIONS}) -> Tensor",
-    cpu=lambda x_T, *options: _run(x_T, None, *options),
+    kernel=lambda x_T, *options: _run(x_T, None, *options),
     fake=lambda x_T, *_: _like(x_T),
     backward=_backward_through_op,
     keep=_keep,
 )
 define_op(
     f"integer_levels_backward(Tensor grad_T, Tensor x_T, {_OPTIONS}) -> Tensor",
-    cpu=lambda grad_T, x_T, *options: _run(x_T, grad_T, *options),
+    kernel=lambda grad_T, x_T, *options: _run(x_T, grad_T, *options),
     fake=lambda _grad_T, x_T, *_: _like(x_T),
 )

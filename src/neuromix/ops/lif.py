@@ -1,7 +1,7 @@
 """The integrate-and-fire recurrence over spike time, for neurons with and without leak.
 
-`lif_reference` is the definition. On a CPU `lif` runs a fused kernel that gives the same spikes, and in one pass
-backward the same gradients; it keeps nothing for it but its input.
+`lif_reference` is the definition. On CPUs and CUDA `lif` runs a fused kernel that gives the same spikes, and in one
+pass backward the same gradients; it keeps nothing for it but its input.
 
 Shapes: T spike time, then any neuron axes; C channels, one of these axes; a state has the shape of one step.
 """
@@ -15,8 +15,9 @@ from torch import Tensor
 
 from neuromix.core.errors import ShapeError
 from neuromix.ops import _lif_kernel
+from neuromix.ops._kernels import has_kernel
 from neuromix.ops._layout import arithmetic_dtype, require_steps
-from neuromix.ops._register import has_kernel
+from neuromix.ops._lif_call import Call
 from neuromix.ops.spike import Slope, SurrogateGradient, spike
 
 # One number for all neurons; as a tensor it can be learnt, and is a single value or one a channel, [C].
@@ -186,9 +187,9 @@ def _table(x_T: Tensor, p: LIFParameters) -> Tensor | None:
     )
 
 
-def _call(p: LIFParameters, slope: Slope, return_state: bool) -> _lif_kernel.Call:
+def _call(p: LIFParameters, slope: Slope, return_state: bool) -> Call:
     hard = "hard" if p.v_reset is not None else "soft"
-    return _lif_kernel.Call(
+    return Call(
         row=[0.0 if isinstance(value, Tensor) else value for value in _row(p)],
         v_init=p.v_init,
         v_reset=p.v_reset or 0.0,

@@ -28,7 +28,7 @@ inline std::size_t rounded_up(std::size_t n, std::size_t multiple) {
 
 // How many neurons a block has, of each of which `bytes` are kept.
 inline std::size_t block_size(std::size_t bytes) {
-  return std::clamp(kKeptBytes / bytes / kLanes * kLanes, kLanes, kBlock);
+  return std::clamp(kKeptBytes / std::max<std::size_t>(bytes, 1) / kLanes * kLanes, kLanes, kBlock);
 }
 
 // How many neurons a task has: some blocks, and a few tasks for each thread.
