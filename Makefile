@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := vision,report,docs,test,dev
+EXTRAS := vision,report,export,docs,test,dev
 INSTALLED := $(VENV)/.installed
 # What the benchmarks compare with, and what these import: nothing that would pull in another torch.
 PEERS := spikingjelly loguru snntorch norse nir nirtorch h5py
@@ -11,7 +11,7 @@ PEERS := spikingjelly loguru snntorch norse nir nirtorch h5py
 # One thread for each of pytest's two workers: more would fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
-.PHONY: install peers lint format fast slow test ci demo docs clean
+.PHONY: install peers lint format fast slow test ci demo docs runtime clean
 
 test: lint fast
 
@@ -21,7 +21,7 @@ install: $(INSTALLED)
 
 # The install is editable: Python sources are read from src/, only native ones need it again.
 # Here a compiler is expected, so a build that fails is an error rather than an install without the extension.
-$(INSTALLED): pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/neuromix/ops/native/*) | $(BIN)/python
+$(INSTALLED): pyproject.toml constraints.txt CMakeLists.txt $(wildcard cmake/* src/neuromix/*/native/*) | $(BIN)/python
 	$(BIN)/python -m pip install --upgrade pip
 	$(BIN)/python -m pip install -c constraints.txt torch
 	NEUROMIX_REQUIRE_NATIVE=1 $(BIN)/python -m pip install -c constraints.txt --build-constraint constraints.txt -e ".[$(EXTRAS)]"
@@ -54,6 +54,11 @@ demo: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/mkdocs build --strict
+
+# The event-driven engine without Python: build/runtime/nmx-run. Needs CMake.
+runtime:
+	cmake -S src/neuromix/runtime/native -B build/runtime
+	cmake --build build/runtime
 
 clean:
 	rm -rf $(VENV) build site

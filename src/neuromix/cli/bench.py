@@ -11,7 +11,11 @@ import typer
 from neuromix.cli.console import print_json, print_rows, progress, report
 from neuromix.core.errors import ConfigError, UnknownNameError
 
-BENCHES = {"lif": "neuromix.bench.lif", "train-step": "neuromix.bench.train_step"}
+BENCHES = {
+    "lif": "neuromix.bench.lif",
+    "train-step": "neuromix.bench.train_step",
+    "runtime": "neuromix.bench.runtime",
+}
 
 
 def command(

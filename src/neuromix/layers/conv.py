@@ -104,18 +104,33 @@ class RepConvBN(nn.Module):
         W[o,i,y,x] = S[o] * sum_c P[o,c] D[c,y,x] G[c] A[c,i] and
         bias = S * sum_c P[o,c] (sum_yx D[c,y,x]) pad[c] + shift.
         """
+        reduce, depthwise, expand = self.factored()
+        project, taps = expand.weight[:, :, 0, 0], depthwise.weight[:, 0]
+        weight = torch.einsum("oc,cyx,ci->oiyx", project, taps, reduce.weight[:, :, 0, 0])
+        template = nn.Conv2d(reduce.in_channels, expand.out_channels, 3, padding=1, device="meta")
+        assert expand.bias is not None
+        return _conv_like(template, weight, expand.bias)
+
+    def factored(self) -> tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d]:
+        """Pointwise, zero-padded depthwise and pointwise convolution that together give the same output in eval mode.
+
+        A batch-norm that pads with its value at zero is its scale, zero padding, and its shift everywhere.
+        """
         inner, outer, first = bn_affine(self.inner_bn), bn_affine(self.outer_bn), bn_affine(self.pad.bn)
         scale = inner.scale * outer.scale
         shift = inner.shift * outer.scale + outer.shift
         project, taps = self.expand.weight[:, :, 0, 0], self.depthwise.weight[:, 0]
-        reduce = self.reduce.weight[:, :, 0, 0] * first.scale[:, None]
-        weight = torch.einsum("o,oc,cyx,ci->oiyx", scale, project, taps, reduce)
         bias = scale * (project @ (taps.sum((1, 2)) * first.shift)) + shift
-        template = nn.Conv2d(reduce.shape[1], project.shape[0], 3, padding=1, device="meta")
-        return _conv_like(template, weight, bias)
+        dim = len(taps)
+        spread = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, device="meta")
+        return (
+            _conv_like(self.reduce, self.reduce.weight * first.scale[:, None, None, None], None),
+            _conv_like(spread, self.depthwise.weight, None),
+            _conv_like(self.expand, self.expand.weight * scale[:, None, None, None], bias),
+        )
 
 
-def _conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
+def _conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
     with torch.device("meta"):
         fused = nn.Conv2d(
             conv.in_channels,
@@ -124,7 +139,9 @@ def _conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
             conv.stride,  # type: ignore[arg-type]
             conv.padding,  # type: ignore[arg-type]
             groups=conv.groups,
+            bias=bias is not None,
         )
     fused.weight = nn.Parameter(weight.detach().clone())
-    fused.bias = nn.Parameter(bias.detach().clone())
+    if bias is not None:
+        fused.bias = nn.Parameter(bias.detach().clone())
     return fused

@@ -1,0 +1,42 @@
+# How native code is compiled. Products and sums stay apart (no fused multiply-add), so that results equal the
+# PyTorch references bit for bit.
+include_guard()
+
+if(MSVC)
+  set(kernel_flags /O2 /fp:precise)
+  set(warning_flags /W4)
+else()
+  set(kernel_flags -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math)
+  set(warning_flags -Wall -Wextra)
+endif()
+
+# Function multiversioning: the kernels are compiled for several instruction sets and the loader
+# picks one. Other processors have one vector instruction set, which is used anyway.
+include(CheckCXXSourceCompiles)
+function(check_clones result)
+  list(JOIN ARGN "\", \"" names)
+  check_cxx_source_compiles("
+    #ifndef __x86_64__
+    #error \"x86-64 only\"
+    #endif
+    __attribute__((target_clones(\"${names}\"))) int twice(int x) { return 2 * x; }
+    int main(int argc, char**) { return twice(argc); }
+  " ${result})
+endfunction()
+set(clones arch=x86-64-v4 arch=x86-64-v3 default)  # with AVX-512, with AVX2
+check_clones(NEUROMIX_HAS_LEVELS ${clones})
+if(NOT NEUROMIX_HAS_LEVELS)  # compilers before GCC 12
+  set(clones avx512f avx2 default)
+  check_clones(NEUROMIX_HAS_SETS ${clones})
+endif()
+
+# The flags of kernels, and NEUROMIX_CLONE_TARGETS for those who include common.h.
+function(compile_kernels target)
+  set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden)
+  target_compile_features(${target} PUBLIC cxx_std_17)
+  target_compile_options(${target} PRIVATE ${kernel_flags} ${warning_flags})
+  if((NEUROMIX_HAS_LEVELS OR NEUROMIX_HAS_SETS) AND NOT NMX_SANITIZE)
+    list(JOIN clones "\", \"" names)
+    target_compile_definitions(${target} PUBLIC "NEUROMIX_CLONE_TARGETS=\"${names}\"")
+  endif()
+endfunction()

@@ -1,0 +1,77 @@
+// Convolution of spikes, of small integers and of real numbers, for a run of time steps.
+//
+// Values are held as [T][H*W][C], channels last: real as float, integers as one byte each, and spikes as bits,
+// 64 channels a word, the words of a position side by side (the last one filled up with zeros).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+namespace nmx {
+
+enum class Type { real, binary, integer };
+
+struct ConvShape {
+  std::size_t in_channels, in_height, in_width;
+  std::size_t out_channels, out_height, out_width;
+  std::size_t kernel[2], stride[2], padding[2], dilation[2];  // along height, along width
+  std::size_t groups;
+};
+
+// As in the file: weight [O, I/groups, kh, kw], either float or int8 with a scale for each output.
+struct ConvWeights {
+  const float* real = nullptr;
+  const std::int8_t* small = nullptr;
+  const float* scale = nullptr;
+  const float* bias = nullptr;  // null: 0
+};
+
+enum class Reset { hard, soft, none };
+
+// h = decay * v + gain * x + offset; s = h >= level; see docs/nmx.md. Arrays have a value for each channel.
+struct Neuron {
+  const float *decay, *gain, *offset, *threshold;
+  const float* level;  // the least h that fires
+  Reset reset;
+  float v_reset;
+};
+
+// What becomes of the sums: they are written to `real`, or added to what is there; or they are the input of a
+// neuron, whose state `v` [positions][O] is taken through the steps and whose spikes are written to `bits`.
+struct ConvOutput {
+  float* real = nullptr;  // [T][positions][O]
+  bool add = false;
+  const Neuron* neuron = nullptr;
+  float* v = nullptr;
+  std::uint64_t* bits = nullptr;  // [T][positions][words(O)]
+};
+
+inline std::size_t words(std::size_t channels) { return (channels + 63) / 64; }
+
+// A convolution with its weights laid out for the engine. Immutable: any number of threads may run it at once.
+class Conv {
+ public:
+  Conv(const ConvShape& shape, Type input, const ConvWeights& weights);
+  ~Conv();
+  Conv(const Conv&) = delete;
+  Conv& operator=(const Conv&) = delete;
+
+  // Bytes of `scratch` that a run needs.
+  std::size_t scratch_bytes(std::size_t steps, std::size_t threads) const;
+
+  // Runs `steps` steps on up to `threads` threads. Returns the synaptic operations done: a weight added, for
+  // spikes (for integers: each non-zero one times a weight); a weight multiplied and added, for real inputs.
+  std::uint64_t run(const void* input, std::size_t steps, const ConvOutput& output, void* scratch,
+                    std::size_t threads) const;
+
+  struct Layout;
+
+ private:
+  std::unique_ptr<const Layout> layout_;
+};
+
+// The synaptic operations of one step where nothing is skipped: taps within the map only.
+std::uint64_t dense_operations(const ConvShape& shape);
+
+}  // namespace nmx

@@ -1,0 +1,64 @@
+// How a run goes: which nodes are computed when, which of them in one, and where their values lie.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "graph.h"
+
+namespace nmx {
+
+// One thing to do. A convolution may go on into the neuron that alone reads it, or be added to a sum.
+struct Task {
+  enum class Kind { plain, fires, adds };
+
+  std::size_t node;  // what is computed
+  std::size_t into;  // whose value comes out: the neuron's, the sum's, or its own
+  Kind kind = Kind::plain;
+};
+
+struct PlanOptions {
+  std::size_t steps;       // that a pass holds at most
+  bool is_static = false;  // the input is the same at every step
+  bool keep_all = false;   // every value stays until the end of the pass: nothing fused, nothing reused
+};
+
+// Values lie in one arena. Those that a static input makes static are computed in the first pass of a run;
+// what later passes read of them is kept until the end.
+class Plan {
+ public:
+  Plan(const Graph& graph, const PlanOptions& options);
+
+  const PlanOptions& options() const { return options_; }
+  const std::vector<Task>& tasks() const { return tasks_; }
+  bool is_static(std::size_t node) const { return static_[node]; }
+  bool has_value(std::size_t node) const { return places_[node].holds; }
+  std::size_t offset(std::size_t node) const { return places_[places_[node].home].offset; }
+  std::size_t arena_bytes() const { return arena_bytes_; }
+
+ private:
+  struct Place {
+    bool holds = true;        // false: the value is never in memory
+    std::size_t home = 0;     // the node whose memory it has
+    std::size_t first, last;  // the nodes during which it is in use, both included
+    std::size_t bytes = 0, offset = 0;
+  };
+
+  void find_static();
+  void find_readers();
+  void schedule();
+  bool fires_into(std::size_t conv, std::size_t reader) const;
+  bool adds_into(std::size_t conv, std::size_t reader) const;
+  void find_lives();
+  void lay_out();
+
+  const Graph& graph_;
+  PlanOptions options_;
+  std::vector<bool> static_;
+  std::vector<std::vector<std::size_t>> readers_;  // of each node, ascending; the end reads what is read out
+  std::vector<Task> tasks_;
+  std::vector<Place> places_;
+  std::size_t arena_bytes_ = 0;
+};
+
+}  // namespace nmx
