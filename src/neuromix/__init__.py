@@ -40,6 +40,7 @@ _ROOMS = (
     "training",
     "methods",
     "tasks",
+    "runtime",
     "report",
     "bench",
 )

@@ -39,6 +39,12 @@ def test_it_writes_everything(finished: Path) -> None:
         assert twin["energy"]["45nm"] > 0
         assert twin["fused"]["energy"]["45nm"] > 0
         assert twin["paper"]["energy"]["45nm"] > 0
+    runtime = record["runtime"]
+    assert runtime["images"] == 500
+    assert runtime["float32"]["same_class"] == 1
+    assert runtime["spike_mismatch"] < 1e-5
+    for weights in ("float32", "int8"):
+        assert (finished / f"{weights}.nmx").stat().st_size == runtime[weights]["size"]
     assert record["spiking"]["synaptic_operations"] > 0
     assert 0 < record["spiking"]["firing_rate"] < 1
     assert record["analog"]["firing_rate"] is None

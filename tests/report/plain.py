@@ -7,6 +7,7 @@ import random
 from neuromix.report.blocks import Page
 from neuromix.report.charts import SpikeTrain
 from neuromix.report.demo_page import Shown, demo_page
+from neuromix.report.deployed import Deployed, Deployment
 from neuromix.report.measured import Curve, Measured
 
 CURVE = Curve(epochs=[1, 2, 3], loss=[2.0, float("nan"), 0.5], score=[0.4, 0.8, 0.9])
@@ -53,6 +54,13 @@ def page() -> Page:
         SPIKING,
         ANALOG,
         Shown([[0.0, 1.0], [0.5, 0.25]], "7", ["1", "7", "7", "7"], trains),
+        Deployment(
+            500,
+            12.5,
+            0.0,
+            float32=Deployed("float32.nmx", 1_132_584, 0.98, 1.0, 0.86),
+            int8=Deployed("int8.nmx", 535_904, 0.984, 0.992, 0.64),
+        ),
         time_steps=4,
         command="neuromix demo --out '<folder>'",
         environment={"torch": "2.13.0"},

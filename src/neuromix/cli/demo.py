@@ -1,4 +1,4 @@
-"""neuromix demo: a spiking network and its analog twin, trained, measured and reported."""
+"""neuromix demo: a spiking network and its analog twin, trained, measured, deployed and reported."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from neuromix.cli.train import Watch
 
 if TYPE_CHECKING:
     from neuromix.report.demo import Demo
+    from neuromix.report.deployed import Deployment
 
 
 def command(
@@ -23,12 +24,13 @@ def command(
     time_steps: Annotated[int, typer.Option(help="Of the spiking network.")] = 4,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the demo in --out.")] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object: spiking, analog, report.")
+        bool, typer.Option("--json", help="Print one JSON object: spiking, analog, runtime, report.")
     ] = False,
 ) -> None:
-    """Train a spiking network and its analog twin on handwritten digits, and report accuracy and energy.
+    """Train a spiking network and its analog twin on handwritten digits; report accuracy, energy and speed.
 
-    It takes about two minutes on two cores. --out gets report.html, demo.json and both runs.
+    It takes about two minutes on two cores. --out gets report.html, demo.json, both runs, and the spiking network as
+    float32.nmx and int8.nmx.
 
     \b
     Example:
@@ -66,4 +68,17 @@ def _print(demo: Demo) -> None:
     for row in shown.rows:
         table.add(*row)
     table.print()
+    if demo.deployment is not None:
+        _print_deployment(demo.deployment)
     print(f"report  {demo.record['report']}")
+
+
+def _print_deployment(deployment: Deployment) -> None:
+    from neuromix.cli.tables import Table
+
+    table = Table("On one thread", "One image", "Accuracy", "Same answer", numbers=["One image", "Accuracy"])
+    table.add("PyTorch", f"{deployment.pytorch_milliseconds:.2f} ms", "", "")
+    for name, program in {"float32": deployment.float32, "int8": deployment.int8}.items():
+        time, right = f"{program.milliseconds:.2f} ms", f"{100 * program.accuracy:.1f} %"
+        table.add(f"Engine, {name}", time, right, f"{100 * program.same_class:.1f} %")
+    table.print()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from neuromix.cli.console import parse_settings, print_json, print_rows, progress, report
-from neuromix.core.errors import CheckpointError, ConfigError
+from neuromix.cli.target import load_target
+from neuromix.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from neuromix.core.batch import Batch
@@ -71,7 +71,7 @@ def command(
         overrides["time_steps"] = time_steps
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    net, is_trained = _load(model, overrides)
+    net, is_trained = load_target(model, overrides)
     inputs = _inputs(net, shape, batch, generator)
     shapes = {name: list(value.shape) for name, value in inputs.items() if isinstance(value, torch.Tensor)}
     report(f"input: random, {', '.join(f'{name} {shape}' for name, shape in shapes.items())}, seed {seed}")
@@ -87,25 +87,6 @@ def command(
         print_json({**seen.to_dict(), "input": {"random": True, "seed": seed, "shapes": shapes}})
     else:
         _print(seen, counting)
-
-
-def _load(target: str, overrides: dict[str, Any]) -> tuple[Model, bool]:
-    """The model that a name, a run folder or a weights file means, and whether its weights are trained ones."""
-    from neuromix.core import registry
-    from neuromix.core.checkpoint import create_model, load_checkpoint, rebuild
-    from neuromix.training.run_folder import RunFolder
-
-    path = Path(target)
-    if target in registry.names("model") or not (path.exists() or _looks_like_a_path(target)):
-        return create_model(target, **overrides), False
-    if not path.exists():
-        raise CheckpointError(f"no run folder or weights file at {target}")
-    net = load_checkpoint(RunFolder(path).weights if path.is_dir() else path)
-    return (rebuild(net, **overrides) if overrides else net), True
-
-
-def _looks_like_a_path(target: str) -> bool:
-    return len(Path(target).parts) > 1 or Path(target).suffix in (".safetensors", ".pth", ".pt", ".tar")
 
 
 def _inputs(net: Model, shape: str | None, batch: int, generator: Any) -> Batch:

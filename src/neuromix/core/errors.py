@@ -37,6 +37,14 @@ class RunError(NeuromixError):
     """A run folder that cannot be used, or a training run that cannot go on."""
 
 
+class UnsupportedError(NeuromixError):
+    """A model with a part that the format it is to be written in has no form for."""
+
+
+class ProgramError(NeuromixError):
+    """A graph, or a file of one, that breaks a rule of the `.nmx` format."""
+
+
 class MissingExtraError(NeuromixError):
     """A feature whose optional dependency is not installed."""
 

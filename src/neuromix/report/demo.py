@@ -22,9 +22,11 @@ from neuromix.measure.profile import Profile, profile
 from neuromix.measure.rules import CountingRule, counting_rule
 from neuromix.report.charts import SpikeTrain
 from neuromix.report.demo_page import Shown, demo_page
+from neuromix.report.deployed import Deployment, deploy
 from neuromix.report.measured import Curve, Measured
 from neuromix.report.page import render, require_extra
 from neuromix.report.spikes import last_of_each_stage, recorded_spikes, spike_trains, stage
+from neuromix.runtime.session import has_engine
 from neuromix.training.api import RunResult, train
 from neuromix.training.observer import Observer
 from neuromix.training.run_folder import ENVIRONMENT, RunFolder
@@ -100,12 +102,14 @@ class Demo(NamedTuple):
     """A finished demo.
 
     Attributes:
-        record: what demo.json holds: `spiking`, `analog`, `report`, `command`, `environment`.
+        record: what demo.json holds: `spiking`, `analog`, `runtime`, `report`, `command`, `environment`.
         models: the figures of both networks.
+        deployment: the spiking one in the event-driven engine; None where the engine is not installed.
     """
 
     record: dict[str, Any]
     models: tuple[Measured, Measured]
+    deployment: Deployment | None
 
 
 def run_demo(
@@ -117,7 +121,7 @@ def run_demo(
     overwrite: bool = False,
     observer: Observer | None = None,
 ) -> Demo:
-    """Trains and measures both networks, and writes the runs, `demo.json` and `report.html` under `out`.
+    """Trains and measures both networks, deploys the spiking one, and writes runs, programs and report under `out`.
 
     Args:
         epochs: of each network.
@@ -158,10 +162,12 @@ def run_demo(
     command = shlex.join(["neuromix", "demo", *words])
     environment = _environment(twins["spiking"].result.run)
     spiking, analog = twins["spiking"].measured("Spiking"), twins["analog"].measured("Analog")
+    deployment = _deployed(twins["spiking"].model, task, test, out)
     page = demo_page(
         spiking,
         analog,
         _shown(twins["spiking"].model, task),
+        deployment,
         time_steps=time_steps,
         command=command,
         environment=environment,
@@ -169,9 +175,16 @@ def run_demo(
     )
     write_text(out / PAGE, render(page))
     record: dict[str, Any] = {role: twin.figures() for role, twin in twins.items()}
+    record |= {"runtime": None if deployment is None else deployment.to_dict()}
     record |= {"report": str(out / PAGE), "command": command, "environment": environment}
     write_json(out / FIGURES, record)
-    return Demo(record, (spiking, analog))
+    return Demo(record, (spiking, analog), deployment)
+
+
+def _deployed(model: Model, task: Task, test: Batch, out: Path) -> Deployment | None:
+    if not has_engine():
+        return None
+    return deploy(model, task, test.tensor("image"), test.tensor("label"), out)
 
 
 def _measure(result: RunResult, test: Batch, seconds: float) -> Twin:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from neuromix.report import comparison, numbers
 from neuromix.report.blocks import Chart, Code, Facts, Page, Prose, Section, Table, Tile, Tiles
 from neuromix.report.charts import SpikeTrain, image, raster
+from neuromix.report.deployed import Deployment
 from neuromix.report.measured import Measured
 
 
@@ -25,6 +26,7 @@ def demo_page(
     spiking: Measured,
     analog: Measured,
     shown: Shown,
+    deployment: Deployment | None,
     *,
     time_steps: int,
     command: str,
@@ -34,6 +36,7 @@ def demo_page(
     """Lays out the report of `neuromix demo`.
 
     Args:
+        deployment: of the spiking network on the event-driven engine, if it ran there.
         prices: pJ of each operation: `mac32` a multiply-accumulate, `ac32` an addition.
     """
     twins = [spiking, analog]
@@ -63,9 +66,44 @@ def demo_page(
                 intro=f"On average {numbers.percent(spiking.firing_rate)} of the neurons fire in a time step. A "
                 "layer is named by its place in the network.",
             ),
+            *([] if deployment is None else [_engine(deployment)]),
             Section("How this page was made", [Code(command), Facts(environment, span="full")]),
         ],
         footer="Every figure on this page was measured in the run that wrote it.",
+    )
+
+
+def _engine(deployment: Deployment) -> Section:
+    """The network as it is deployed."""
+    programs = {"float32 weights": deployment.float32, "int8 weights": deployment.int8}
+    ratio = deployment.pytorch_milliseconds / deployment.float32.milliseconds
+    table = Table(
+        columns=["", "accuracy", "same answer as PyTorch", "file", "one image"],
+        rows=[
+            ["PyTorch", "", "", "", f"{deployment.pytorch_milliseconds:.2f} ms"],
+            *(
+                [
+                    f"Engine, {name}",
+                    numbers.percent(program.accuracy),
+                    numbers.percent(program.same_class),
+                    f"{program.size / 1e6:.2f} MB",
+                    f"{program.milliseconds:.2f} ms",
+                ]
+                for name, program in programs.items()
+            ),
+        ],
+        caption="The spiking network on the event-driven engine",
+        notes=[
+            f"On {deployment.images} test images; of all neurons and steps, "
+            f"{deployment.spike_mismatch:.1g} spike differently in float32 than in PyTorch.",
+            "One image at a time on one thread, all in turn on the same images, medians.",
+        ],
+    )
+    return Section(
+        "Where spikes save time",
+        [table],
+        intro="PyTorch multiplies the zeros as well. The engine adds a row of weights up for each spike and does "
+        f"nothing for the others: on this machine it takes {ratio:.1f} times less time.",
     )
 
 

@@ -67,6 +67,9 @@ class ImageClassification(Task):
     def data(self, split: str, *, augment: bool = False) -> ImageDataset:
         return self.images.split(split, self._policy() if augment else None)
 
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(str(name) for name in self.images.classes)
+
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Mixup or cutmix; the labels become probabilities [B, K]."""
         mixes = [(augmentation.mixup, self.config.mixup), (augmentation.cutmix, self.config.cutmix)]

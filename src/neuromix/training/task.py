@@ -63,6 +63,10 @@ class Task:
         """The samples of "train", "validation" or "test"; the test split never selects anything."""
         raise NotImplementedError
 
+    def class_names(self) -> tuple[str, ...]:
+        """A name for each output of a classifier, () where the task has no classes."""
+        return ()
+
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """A batch of samples."""
         return collate(samples)
