@@ -19,7 +19,8 @@ ORDER = [
     {"measure", "sampling", "data"},
     {"training"},
     {"methods", "tasks"},
-    {"runtime", "exchange", "hardware", "report", "bench"},
+    {"runtime", "exchange", "hardware"},
+    {"report", "bench"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
