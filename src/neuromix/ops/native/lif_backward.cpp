@@ -80,11 +80,10 @@ void begin_block(const LifBackward<Stored>& job, std::size_t first, std::size_t 
   using Real = RealOf<Stored>;
   if (job.grad_table || job.options.reset == Reset::next)
     std::fill(s.sums, s.sums + kRows * s.kept.stride, Real(0));
-  for (std::size_t n = 0; n < count; ++n) {
-    s.carried.v[n] = job.grad_v_last_N ? job.grad_v_last_N[first + n] : Real(0);
-    s.carried.extra[n] = job.grad_extra_last_N ? job.grad_extra_last_N[first + n] : Real(0);
-    s.carried.h[n] = 0;
-  }
+  load_block(job.grad_v_last_N, first, count, Real(0), s.carried.v);
+  if (job.options.extra != Extra::none)
+    load_block(job.grad_extra_last_N, first, count, Real(0), s.carried.extra);
+  if (job.options.reset == Reset::next) std::fill(s.carried.h, s.carried.h + count, Real(0));
 }
 
 // Adds a block's gradients of the coefficients to `sums`, [kRows, channels].

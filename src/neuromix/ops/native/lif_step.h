@@ -18,7 +18,7 @@ constexpr std::size_t kLanes = 64;
 // The most neurons of a block, and the bytes of what it keeps of all steps. With the rows that come and go
 // meanwhile it then stays in the first-level cache; several times as much was measured to be up to twice as slow.
 constexpr std::size_t kBlock = 512;
-constexpr std::size_t kKeptBytes = 2048;
+constexpr std::size_t kKeptBytes = 4096;
 // Below this much work for each thread, waking one costs more than it saves.
 constexpr std::size_t kElementsPerThread = 1 << 16;
 
@@ -153,10 +153,20 @@ class EachNeuron {
   Buffer<Real> buffer_;
 };
 
+// `to` becomes the values of a block, or the same everywhere where there are none.
+template <typename Real>
+void load_block(const Real* values, std::size_t first, std::size_t count, Real otherwise, Real* to) {
+  if (values)
+    std::copy(values + first, values + first + count, to);
+  else
+    std::fill(to, to + count, otherwise);
+}
+
+// Whatever a kind of neuron does not have is left alone, as blocks are short.
 template <typename Stored, typename Real = RealOf<Stored>>
 void load_state(const LifInput<Stored>& in, std::size_t first, std::size_t count, Real* v, Real* extra) {
-  for (std::size_t n = 0; n < count; ++n) v[n] = in.v_N ? in.v_N[first + n] : Real(in.options.v_init);
-  for (std::size_t n = 0; n < count; ++n) extra[n] = in.extra_N ? in.extra_N[first + n] : Real(0);
+  load_block(in.v_N, first, count, Real(in.options.v_init), v);
+  if (in.options.extra != Extra::none) load_block(in.extra_N, first, count, Real(0), extra);
 }
 
 // The threshold of an adapting neuron at one step, from its trace of the step before.
