@@ -1,6 +1,9 @@
 """`neuromix bench train-step`: one training step of a whole spiking network, with our neurons and with a peer's.
 
-Everything else - convolutions, batch-norm, optimiser - is the same code, so the difference is the neurons alone.
+Convolutions, batch-norm, data and optimiser are the same code. Each neuron has a step as the PyTorch documentation
+writes it ("plain"), and one as `neuromix train` runs it: maps with the channels last, and the fused optimiser. So
+spikingjelly_plain_over_neuromix is what changing to neuromix brings, and spikingjelly_over_neuromix and
+spikingjelly_plain_over_neuromix_plain what the neurons alone do.
 """
 
 from __future__ import annotations
@@ -27,23 +30,33 @@ def run(*, rounds: int = 7, threads: int = 2, on_turn: OnTurn = silent) -> Bench
     result = BenchResult.begin("train-step", threads=threads, rounds=rounds)
     for name in NETWORKS:
         contestants = [
-            Contestant(peer, f"{__name__}:prepare", {"network": name, "peer": peer})
+            Contestant(
+                f"{peer}{suffix}", f"{__name__}:prepare", {"network": name, "peer": peer, "tuned": tuned}
+            )
+            for suffix, tuned in (("", True), ("_plain", False))
             for peer in ("neuromix", "spikingjelly")
         ]
         outcome = contest(contestants, rounds=rounds, threads=threads, on_turn=on_turn)
-        result.add(name, outcome, ratios(outcome, "neuromix"))
+        found = ratios(outcome, "neuromix")
+        neurons = outcome.ratio("spikingjelly_plain", "neuromix_plain")
+        if neurons is not None:
+            found["spikingjelly_plain_over_neuromix_plain"] = round(neurons, 3)
+        result.add(name, outcome, found)
     return result
 
 
-def prepare(network: str, peer: str) -> Callable[[], None]:
-    """A step: forward, backward, AdamW."""
+def prepare(network: str, peer: str, tuned: bool = True) -> Callable[[], None]:
+    """A step: forward, backward, AdamW; `tuned` as `neuromix train` does it."""
     name, side, batch, steps = NETWORKS[network]
     torch.manual_seed(0)
     model = create_model(name, time_steps=steps)
     if peer == "spikingjelly":
         with_spikingjelly(model)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
     image, label = torch.randn(batch, 3, side, side), torch.arange(batch) % 10
+    if tuned:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        image = image.to(memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=tuned)
 
     def once() -> None:
         optimiser.zero_grad()

@@ -1,5 +1,7 @@
 #include "pool.h"
 
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <system_error>
@@ -11,6 +13,25 @@
 
 namespace neuromix {
 namespace {
+
+// A network is many short pieces of work, and to wake a thread takes as long as one of them. So who waits looks for
+// a while before it sleeps.
+constexpr std::chrono::microseconds kPatience{50};
+
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+template <typename Condition>
+void look_for(const Condition& condition) {
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  while (!condition() && std::chrono::steady_clock::now() < end)
+    for (int i = 0; i < 16 && !condition(); ++i) pause();
+}
 
 // One piece of work at a time. A caller waits only for helpers that have begun: one that the system
 // has not yet woken finds the work done and goes back to sleep, so that busy cores cost no waiting.
@@ -27,8 +48,12 @@ class Pool {
     }
     for (std::size_t i = 0; i < helpers; ++i) wake_.notify_one();
     work(context);
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      wanted_ = 0;
+    }
+    look_for([this] { return inside_ == 0; });
     std::unique_lock<std::mutex> lock(mutex_);
-    wanted_ = 0;
     done_.wait(lock, [this] { return inside_ == 0; });
   }
 
@@ -44,8 +69,9 @@ class Pool {
   }
 
   void serve() {
-    std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
+      look_for([this] { return wanted_ > 0; });
+      std::unique_lock<std::mutex> lock(mutex_);
       wake_.wait(lock, [this] { return wanted_ > 0; });
       --wanted_;
       ++inside_;
@@ -59,7 +85,8 @@ class Pool {
   std::mutex turn_;  // held by the caller whose work it is; another one meanwhile works alone
   std::mutex mutex_;
   std::condition_variable wake_, done_;
-  std::size_t threads_ = 0, wanted_ = 0, inside_ = 0;
+  std::size_t threads_ = 0;
+  std::atomic<std::size_t> wanted_{0}, inside_{0};  // changed under the mutex
   void (*work_)(void*) = nullptr;
   void* context_ = nullptr;
 };
