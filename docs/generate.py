@@ -94,7 +94,101 @@ def demo() -> str:
     names = [f"`{twin['model']}`" for twin in (spiking, analog)]
     written = Path(figures["report"]).with_name("demo.json")
     made = f"Made by `{figures['command']}`, then `cp {written} results/demo.json`."
+    rows += _engine_rows(figures.get("runtime"))
     return f"{table(('', *names), rows)}\n\n{made}"
+
+
+def runtime() -> str:
+    """The engine against others, from results/bench_runtime.json."""
+    found = _result("bench_runtime")
+    (measured,) = found["measurements"].values()
+    about = found["environment"]
+    rows = [
+        (
+            _RUNTIME.get(name, name),
+            f"{1e3 * one['median_s']:.0f} ms",
+            f"{one['median_s'] / measured['float32']['median_s']:.2f}",
+            f"{one['median_s'] / measured['int8']['median_s']:.2f}",
+            f"{one['peak_bytes'] / 1e6:.0f} MB",
+        )
+        for name, one in sorted(measured.items(), key=lambda item: item[1]["median_s"])
+    ]
+    head = ("", "One image", "Over engine, float32", "Over engine, int8", "Peak memory")
+    made = (
+        f"`{about['model']}` at {about['side']}x{about['side']}, T = 4, batch 1, {about['threads']} threads, random "
+        f"weights with thresholds set so that {about['firing_rate']:.0%} of every neuron layer fires; {_machine(about)}. "
+        "Made by `neuromix bench runtime --out results/bench_runtime.json`."
+    )
+    return f"{table(head, rows)}\n\n{made}"
+
+
+_RUNTIME = {
+    "float32": "Engine, float32",
+    "int8": "Engine, int8",
+    "eager": "PyTorch",
+    "compile": "torch.compile",
+    "onnxruntime": "ONNX Runtime",
+    "onnxruntime_poolformer_s24": "ONNX Runtime, the analog poolformer_s24",
+    "onnxruntime_caformer_s18": "ONNX Runtime, the analog caformer_s18",
+}
+
+
+def training() -> str:
+    """Neurons and training steps against other libraries, from results/."""
+    lif, step = _result("bench_lif"), _result("bench_train_step")
+    rows = [
+        (_set_up(name), *_against(name, lif["ratios"]), _share(lif["ratios"].get(f"neuromix_over_copy_{name}")))
+        for name in lif["measurements"]
+    ]
+    rows += [(_set_up(name), *_against(name, step["ratios"]), "–") for name in step["measurements"]]
+    head = ("", "SpikingJelly", "snnTorch", "Norse", "torch.compile", "Of copy bandwidth")
+    made = (
+        f"Time of the other over ours: above 1, ours is faster. {lif['environment']['threads']} threads, "
+        f"{_machine(lif['environment'])}. Made by `neuromix bench lif --out results/bench_lif.json` and `neuromix bench "
+        "train-step --out results/bench_train_step.json`."
+    )
+    return f"{table(head, rows)}\n\n{made}"
+
+
+def _against(set_up: str, ratios: Mapping[str, float]) -> tuple[str, ...]:
+    peers = ("spikingjelly", "snntorch", "norse", "compiled")
+    found = [ratios.get(f"{peer}_over_neuromix_{set_up}") for peer in peers]
+    return tuple("–" if ratio is None else f"{ratio:.2f}" for ratio in found)
+
+
+def _share(ours_over_copy: float | None) -> str:
+    return "–" if ours_over_copy is None else f"{100 / ours_over_copy:.0f} %"
+
+
+def _set_up(name: str) -> str:
+    kind, _, size = name.partition("_")
+    if kind == "vision":
+        return f"512 k neurons, {size.replace('T', 'T = ')}"
+    if kind == "linear":
+        return f"linear {size} + neurons, T = 500, batch 16"
+    return f"training step, `{name}`"
+
+
+def _machine(about: Mapping[str, Any]) -> str:
+    return f"{about['processor']}, PyTorch {about['torch']}"
+
+
+def _result(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _engine_rows(runtime: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    """What the event-driven engine did with the spiking network."""
+    if runtime is None:
+        return []
+    programs = [runtime["float32"], runtime["int8"]]
+    times = " / ".join(f"{program['milliseconds']:.2f}" for program in programs)
+    return [
+        ("Time an image, PyTorch on one thread", f"{runtime['pytorch_milliseconds']:.2f} ms", "–"),
+        ("Event-driven engine, float32 / int8", f"{times} ms", "–"),
+        ("Its accuracy", " / ".join(numbers.percent(program["accuracy"]) for program in programs), "–"),
+    ]
 
 
 _DEMO: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
@@ -157,6 +251,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "variants": variants,
     "parts": parts,
     "demo": demo,
+    "runtime": runtime,
+    "training": training,
 }
 
 

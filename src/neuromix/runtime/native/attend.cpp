@@ -20,22 +20,24 @@ struct Layout {
   std::size_t plane_words() const { return 64 * words(channels) * token_words; }  // of k, or of v
   std::size_t sums() const { return channels * head; }                            // k^T v of all heads
   std::size_t bytes() const {
-    const std::size_t counts = checked_sum(checked_product(channels, head), channels);
+    const std::size_t counts = checked_sum(checked_product(channels, head), 2 * channels);
     return checked_sum(checked_product(plane_words(), 16), (checked_product(counts, 4) + 63) / 64 * 64);
   }
 };
 
-// One step: k and v with the tokens of a channel side by side, the products of k and v, and a row of output.
+// One step: k and v with the tokens of a channel side by side, the products of k and v, how many in a row of them are
+// not 0, and a row of output.
 struct Step {
   std::uint64_t *k, *v;
-  std::int32_t *counts, *row;
+  std::int32_t *counts, *nonzero, *row;
 
   Step(const Layout& layout, void* scratch, std::size_t t) {
     std::byte* at = static_cast<std::byte*>(scratch) + t * layout.bytes();
     k = reinterpret_cast<std::uint64_t*>(at);
     v = k + layout.plane_words();
     counts = reinterpret_cast<std::int32_t*>(v + layout.plane_words());
-    row = counts + layout.sums();
+    nonzero = counts + layout.sums();
+    row = nonzero + layout.channels;
   }
 };
 
@@ -67,38 +69,42 @@ NEUROMIX_CLONES std::uint64_t count_pairs(const Step& step, const Layout& layout
   std::uint64_t all = 0;
   for (std::size_t i = first; i < first + layout.head; ++i) {
     const std::uint64_t* k = step.k + i * layout.token_words;
-    std::int32_t* counts = step.counts + i * layout.head;
+    std::int32_t *counts = step.counts + i * layout.head, nonzero = 0;
     for (std::size_t j = 0; j < layout.head; ++j) {
       const std::uint64_t* v = step.v + (first + j) * layout.token_words;
       std::int32_t count = 0;
       for (std::size_t n = 0; n < layout.token_words; ++n) count += __builtin_popcountll(k[n] & v[n]);
       counts[j] = count;
+      nonzero += count != 0;
       all += std::uint64_t(count);
     }
+    step.nonzero[i] = nonzero;
   }
   return all;
 }
 
-// A head of one token: for each spike of q the row of counts of its channel. Returns the number of spikes.
-NEUROMIX_CLONES std::size_t add_rows(const Step& step, const Layout& layout, std::size_t first, float scale,
+// A head of one token: for each spike of q the row of counts of its channel. Returns how many of these are not 0.
+NEUROMIX_CLONES std::uint64_t add_rows(const Step& step, const Layout& layout, std::size_t first, float scale,
                                      const std::uint64_t* q, float* y) {
   const std::size_t head = layout.head, last = first + head;
   std::int32_t* sum = step.row + first;
   std::fill(sum, sum + head, 0);
-  std::size_t spikes = 0;
+  std::uint64_t added = 0;
   for (std::size_t w = first / 64; w * 64 < last; ++w) {
     std::uint64_t bits = q[w];
     if (w * 64 < first) bits &= ~std::uint64_t{0} << (first - w * 64);
     if (last - w * 64 < 64) bits &= (std::uint64_t{1} << (last - w * 64)) - 1;
-    for (; bits; bits &= bits - 1, ++spikes) {
-      const std::int32_t* row = step.counts + (w * 64 + std::size_t(__builtin_ctzll(bits))) * head;
+    for (; bits; bits &= bits - 1) {
+      const std::size_t channel = w * 64 + std::size_t(__builtin_ctzll(bits));
+      const std::int32_t* row = step.counts + channel * head;
+      added += std::uint64_t(step.nonzero[channel]);
       NEUROMIX_INDEPENDENT
       for (std::size_t j = 0; j < head; ++j) sum[j] += row[j];
     }
   }
   NEUROMIX_INDEPENDENT
   for (std::size_t j = 0; j < head; ++j) y[first + j] = scale * float(sum[j]);
-  return spikes;
+  return added;
 }
 
 // One head, whose channels begin at `first`. Returns the additions done.

@@ -145,7 +145,7 @@ void add_small_rows_times(const std::int8_t* weights, const Events* lists, std::
 }
 
 // As many outputs at once as leaves the sums of all pixels in registers.
-constexpr std::size_t kAtOnce = kLanes == 4 ? 1 : 2;
+constexpr std::size_t kAtOnce = kLanes == 16 ? 2 : 1;
 
 template <std::size_t width>
 void multiply(const float* const* x, const float* weights, std::size_t count, float* sums) {
@@ -178,14 +178,17 @@ void add_products(const float* weights, const float* const* x, std::size_t taps,
 
 #if defined(__AVX512F__)
 
-inline Floats add_where(Floats sum, std::uint64_t bits, Floats weight) {
-  return Floats(_mm512_mask_add_ps(__m512(sum), __mmask16(bits), __m512(sum), __m512(weight)));
+inline Floats add_where(Floats sum, const std::uint64_t* word, std::size_t first, Floats weight) {
+  __mmask16 bits;
+  std::memcpy(&bits, reinterpret_cast<const char*>(word) + first / 8, sizeof bits);
+  return Floats(_mm512_mask_add_ps(__m512(sum), bits, __m512(sum), __m512(weight)));
 }
 
 #else
 
-// Adds the weight in the lanes whose bit is set, and 0 in the others.
-inline Floats add_where(Floats sum, std::uint64_t bits, Floats weight) {
+// Adds the weight in the lanes whose bit is set, from bit `first` of the word on, and 0 in the others.
+inline Floats add_where(Floats sum, const std::uint64_t* word, std::size_t first, Floats weight) {
+  const std::uint64_t bits = *word >> first;
   Ints lane;
   for (std::size_t k = 0; k < kLanes; ++k) lane[k] = 1 << k;
   return sum + Floats(Ints(weight) & ((lane & std::int32_t(bits & 0xff)) != 0));
@@ -201,7 +204,7 @@ std::size_t add_masked(const float* weights, const std::uint64_t* words, std::si
   for (std::size_t tap = 0; tap < taps; ++tap) {
     added += std::size_t(__builtin_popcountll(words[tap]));
     for (std::size_t i = 0; i < kVectors; ++i)
-      sum[i] = add_where(sum[i], words[tap] >> (i * kLanes), load<Floats>(weights + tap * kTile + i * kLanes));
+      sum[i] = add_where(sum[i], words + tap, i * kLanes, load<Floats>(weights + tap * kTile + i * kLanes));
   }
   for (std::size_t i = 0; i < kVectors; ++i) store(to + i * kLanes, sum[i]);
   return added;

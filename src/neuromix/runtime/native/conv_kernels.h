@@ -11,8 +11,8 @@ namespace nmx {
 // Outputs of a tile: one word of spikes, and as many sums as stay in registers.
 constexpr std::size_t kTile = 64;
 
-// Pixels side by side that a dense product takes at once.
-constexpr std::size_t kPixels = 6;
+// Pixels side by side that a dense product takes at once: the maps of vision models have sides of 7 and its multiples.
+constexpr std::size_t kPixels = 7;
 
 // Rows of weights to add, in order: first_row + rows[i], and for integer inputs as often as factors[i] says.
 struct Events {
