@@ -116,8 +116,8 @@ def runtime() -> str:
     head = ("", "One image", "Over engine, float32", "Over engine, int8", "Peak memory")
     made = (
         f"`{about['model']}` at {about['side']}x{about['side']}, T = 4, batch 1, {about['threads']} threads, random "
-        f"weights with thresholds set so that {about['firing_rate']:.0%} of every neuron layer fires; {_machine(about)}. "
-        "Made by `neuromix bench runtime --out results/bench_runtime.json`."
+        f"weights with thresholds set so that {about['firing_rate']:.0%} of every neuron layer fires; "
+        f"{_machine(about)}. Made by `neuromix bench runtime --out results/bench_runtime.json`."
     )
     return f"{table(head, rows)}\n\n{made}"
 
@@ -137,15 +137,19 @@ def training() -> str:
     """Neurons and training steps against other libraries, from results/."""
     lif, step = _result("bench_lif"), _result("bench_train_step")
     rows = [
-        (_set_up(name), *_against(name, lif["ratios"]), _share(lif["ratios"].get(f"neuromix_over_copy_{name}")))
+        (
+            _set_up(name),
+            *_against(name, lif["ratios"]),
+            _share(lif["ratios"].get(f"neuromix_over_copy_{name}")),
+        )
         for name in lif["measurements"]
     ]
     rows += [(_set_up(name), *_against(name, step["ratios"]), "–") for name in step["measurements"]]
     head = ("", "SpikingJelly", "snnTorch", "Norse", "torch.compile", "Of copy bandwidth")
     made = (
         f"Time of the other over ours: above 1, ours is faster. {lif['environment']['threads']} threads, "
-        f"{_machine(lif['environment'])}. Made by `neuromix bench lif --out results/bench_lif.json` and `neuromix bench "
-        "train-step --out results/bench_train_step.json`."
+        f"{_machine(lif['environment'])}. Made by `neuromix bench lif --out results/bench_lif.json` and "
+        "`neuromix bench train-step --out results/bench_train_step.json`."
     )
     return f"{table(head, rows)}\n\n{made}"
 

@@ -112,8 +112,7 @@ std::uint64_t run_head(const Step& step, const Layout& layout, std::size_t first
                        const Value& y, std::size_t t) {
   std::uint64_t done = count_pairs(step, layout, first);
   for (std::size_t p = 0; p < layout.positions; ++p)
-    done += layout.head *
-            add_rows(step, layout, first, scale, q.row_of<const std::uint64_t>(t, p), y.row_of<float>(t, p));
+    done += add_rows(step, layout, first, scale, q.row_of<const std::uint64_t>(t, p), y.row_of<float>(t, p));
   return done;
 }
 
