@@ -205,14 +205,15 @@ def test_steps_are_a_run(steps: int, readout: str) -> None:
     np.testing.assert_array_equal(whole.run(x_T), expected)  # nothing is left of the runs before
 
 
-def test_a_run_can_go_on_in_steps() -> None:
+def test_a_step_after_a_run_is_a_first_step() -> None:
     draw = Draw()
     net, x_T = network(draw), draw.real(6, 3, 8, 8).numpy()
     session = runtime.Session(runtime.Program(net.data()))
     session.run(x_T[:4])
-    for x in x_T[4:]:
-        session.step(x)
-    np.testing.assert_array_equal(session.readout(), runtime.Session(runtime.Program(net.data())).run(x_T))
+    outputs = [session.step(x) for x in x_T]
+    fresh = runtime.Session(runtime.Program(net.data()))
+    np.testing.assert_array_equal(outputs, [fresh.step(x) for x in x_T])
+    np.testing.assert_array_equal(session.readout(), fresh.run(x_T))
 
 
 def test_sessions_in_threads_share_a_program() -> None:

@@ -71,7 +71,7 @@ class Session:
         self._session, self._name = session, name
 
     def run(self, x: Any, time_steps: int | None = None) -> Array:
-        """A whole run from rest.
+        """A whole run from rest; its state does not outlive it.
 
         Args:
             x: a static input [C, H, W], or one a step [T, C, H, W].

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <limits>
 #include <utility>
 
@@ -67,24 +66,35 @@ File::File(const std::string& path) {
   std::error_code error;
   if (!std::filesystem::is_regular_file(path, error)) fail("there is no such file");
   const auto size = std::filesystem::file_size(path, error);
-  std::ifstream stream(path, std::ios::binary);
-  if (error || !stream) fail("the file cannot be opened");
-  owned_.reset(new std::byte[size]);
-  if (!stream.read(reinterpret_cast<char*>(owned_.get()), static_cast<std::streamsize>(size)))
-    fail("the file cannot be read");
-  read(owned_.get(), size);
+  stream_.open(path, std::ios::binary);
+  if (error || !stream_) fail("the file cannot be opened");
+  size_ = std::size_t(size);
+  open();
 }
 
-File::File(const void* data, std::size_t size) { read(static_cast<const std::byte*>(data), size); }
+File::File(const void* data, std::size_t size) : data_(static_cast<const std::byte*>(data)), size_(size) { open(); }
 
-void File::read(const std::byte* data, std::size_t size) {
-  if (size < kLengthBytes) fail("not a safetensors file: too short");
+void File::copy(std::size_t first, std::size_t size, void* to) const {
+  if (size == 0) return;
+  if (data_) {
+    std::memcpy(to, data_ + first, size);
+    return;
+  }
+  stream_.seekg(std::streamoff(first));
+  if (!stream_.read(static_cast<char*>(to), std::streamsize(size))) fail("the file cannot be read");
+}
+
+void File::open() {
+  if (size_ < kLengthBytes) fail("not a safetensors file: too short");
+  unsigned char little_endian[kLengthBytes];
+  copy(0, kLengthBytes, little_endian);
   std::uint64_t length = 0;
-  for (std::size_t i = kLengthBytes; i-- > 0;) length = length << 8 | std::to_integer<std::uint64_t>(data[i]);
-  if (length > size - kLengthBytes) fail("not a safetensors file: the header is longer than the file");
+  for (std::size_t i = kLengthBytes; i-- > 0;) length = length << 8 | little_endian[i];
+  if (length > size_ - kLengthBytes) fail("not a safetensors file: the header is longer than the file");
   if (length > kHeaderMost) fail("the header is longer than ", kHeaderMost, " bytes");
 
-  const std::string_view header(reinterpret_cast<const char*>(data) + kLengthBytes, std::size_t(length));
+  std::string header(std::size_t(length), ' ');
+  copy(kLengthBytes, header.size(), header.data());
   const Json json = parse_json(header);
   const auto* members = json.as<Json::Object>();
   if (!members) fail("not a safetensors file: the header is no object");
@@ -95,8 +105,8 @@ void File::read(const std::byte* data, std::size_t size) {
     is_metadata ? read_metadata(m.value) : read_tensor(m);
   }
   if (!has_metadata) fail("not an .nmx file: the header has no metadata");
-  tensor_bytes_ = data + kLengthBytes + length;
-  require_covered(size - kLengthBytes - std::size_t(length));
+  tensors_at_ = kLengthBytes + header.size();
+  require_covered(size_ - tensors_at_);
 }
 
 void File::read_metadata(const Json& json) {
@@ -145,9 +155,7 @@ const Tensor* File::find(std::string_view name) const {
 std::vector<float> File::floats(const std::string& name) const {
   const Tensor& tensor = tensors_.at(name);
   std::vector<float> numbers((tensor.last - tensor.first) / sizeof(float));
-  // Copied, since nothing says that they lie at multiples of four bytes.
-  if (!numbers.empty())
-    std::memcpy(numbers.data(), tensor_bytes_ + tensor.first, numbers.size() * sizeof(float));
+  copy(tensors_at_ + tensor.first, numbers.size() * sizeof(float), numbers.data());
   return numbers;
 }
 
@@ -161,8 +169,9 @@ std::vector<float> File::finite_floats(const std::string& name) const {
 
 std::vector<std::int8_t> File::bytes(const std::string& name) const {
   const Tensor& tensor = tensors_.at(name);
-  const auto* first = reinterpret_cast<const std::int8_t*>(tensor_bytes_ + tensor.first);
-  return {first, first + (tensor.last - tensor.first)};
+  std::vector<std::int8_t> numbers(tensor.last - tensor.first);
+  copy(tensors_at_ + tensor.first, numbers.size(), numbers.data());
+  return numbers;
 }
 
 }  // namespace nmx

@@ -3,8 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <fstream>
 #include <map>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,7 +21,8 @@ struct Tensor {
   std::size_t first, last;  // bytes, from the end of the header on
 };
 
-// Everything about the file is checked when it is opened, except what its tensors hold.
+// Everything about the file is checked when it is opened, except what its tensors hold. Of a file on disk only the
+// header is in memory; a tensor is read when it is asked for.
 class File {
  public:
   explicit File(const std::string& path);
@@ -37,13 +38,15 @@ class File {
   std::vector<std::int8_t> bytes(const std::string& name) const;
 
  private:
-  void read(const std::byte* data, std::size_t size);
+  void open();
+  void copy(std::size_t first, std::size_t size, void* to) const;
   void read_tensor(const Member& member);
   void read_metadata(const Json& json);
   void require_covered(std::size_t size) const;
 
-  std::unique_ptr<std::byte[]> owned_;
-  const std::byte* tensor_bytes_ = nullptr;
+  const std::byte* data_ = nullptr;  // in memory, or null: on disk
+  mutable std::ifstream stream_;
+  std::size_t size_ = 0, tensors_at_ = 0;
   std::string graph_;
   std::map<std::string, Tensor, std::less<>> tensors_;
 };

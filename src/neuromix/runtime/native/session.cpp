@@ -29,7 +29,6 @@ Session::Session(std::shared_ptr<const Program> program, std::size_t threads, bo
   for (std::size_t n = 0; n < graph.nodes.size(); ++n) {
     const Node& node = graph.nodes[n];
     most_inputs = std::max(most_inputs, node.inputs.size());
-    if (std::holds_alternative<op::Lif>(node.op)) states_[n].resize(node.shape.elements());
   }
   inputs_.reserve(most_inputs);
   sum_.resize(graph.outputs());
@@ -39,22 +38,43 @@ Session::Session(std::shared_ptr<const Program> program, std::size_t threads, bo
 }
 
 void Session::reset() {
-  for (std::size_t n = 0; n < states_.size(); ++n)
-    if (const auto* lif = std::get_if<op::Lif>(&program_->graph().nodes[n].op))
-      std::fill(states_[n].begin(), states_[n].end(), lif->v_init);
   std::fill(sum_.begin(), sum_.end(), 0.0f);
   std::fill(report_.begin(), report_.end(), LayerReport{});
   taken_ = 0;
+  has_run_ = false;
+}
+
+// Of neurons at rest. Where each keeps its own, it may be the first time.
+void Session::begin_states(bool shared) {
+  shares_state_ = shared;
+  for (std::size_t n = 0; n < states_.size(); ++n) {
+    const auto* lif = std::get_if<op::Lif>(&program_->graph().nodes[n].op);
+    if (!lif) continue;
+    const std::size_t size = program_->graph().nodes[n].shape.elements();
+    if (shared)
+      shared_state_.resize(std::max(shared_state_.size(), size));
+    else
+      states_[n].assign(size, lif->v_init);
+  }
+}
+
+float* Session::state_of(std::size_t n) {
+  if (!shares_state_) return states_[n].data();
+  const Node& node = program_->graph().nodes[n];
+  std::fill_n(shared_state_.data(), node.shape.elements(), std::get<op::Lif>(node.op).v_init);
+  return shared_state_.data();
 }
 
 void Session::run(const float* x, std::size_t steps, bool is_static, float* to) {
   if (steps < 1) fail("a run takes at least one time step");
   reset();
+  has_run_ = true;
   advance(x, steps, is_static);
   readout(to);
 }
 
 void Session::step(const float* x, float* output) {
+  if (has_run_) reset();
   advance(x, 1, false);
   std::copy(last_.begin(), last_.end(), output);
 }
@@ -71,6 +91,7 @@ void Session::advance(const float* x, std::size_t steps, bool is_static) {
   const std::size_t pass = keep_all_ ? steps : std::min(steps, kPassSteps);
   try {
     prepare(pass, is_static);
+    if (taken_ == 0) begin_states(has_run_ && pass == steps);
   } catch (const std::bad_alloc&) {
     plan_ = nullptr;
     fail("there is not enough memory for ", pass, " time steps of the network");
@@ -133,7 +154,7 @@ void Session::run_conv(const op::Conv& conv, const Task& task, std::size_t steps
   ConvOutput output;
   if (task.kind == Task::Kind::fires) {
     output.neuron = &program_->weights(task.into).neuron;
-    output.v = states_[task.into].data();
+    output.v = state_of(task.into);
     output.bits = y.row_of<std::uint64_t>(0, 0);
   } else {
     output.real = y.row_of<float>(0, 0);
@@ -184,7 +205,7 @@ void Session::run_other(std::size_t n, std::size_t steps) {
     void operator()(const op::Input&) const {}
     void operator()(const op::Conv&) const {}
     void operator()(const op::Lif&) const {
-      run_lif(in[0], weights.neuron, s.states_[n].data(), y, steps, threads);
+      run_lif(in[0], weights.neuron, s.state_of(n), y, steps, threads);
     }
     void operator()(const op::Levels& op) const { run_levels(in[0], op, y, steps, threads); }
     void operator()(const op::Affine&) const {

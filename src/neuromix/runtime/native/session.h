@@ -32,7 +32,7 @@ class Session {
   const Program& program() const { return *program_; }
 
   // From the initial state, `steps` steps on x: [C][H][W] for all of them where it is static, else one each.
-  // Writes what is read out, [K].
+  // Writes what is read out, [K]. The state does not outlive the run: the next step is a first step.
   void run(const float* x, std::size_t steps, bool is_static, float* readout);
 
   // One step more. Writes the output of this step, [K].
@@ -52,6 +52,8 @@ class Session {
  private:
   void advance(const float* x, std::size_t steps, bool is_static);
   void prepare(std::size_t steps, bool is_static);
+  void begin_states(bool shared);
+  float* state_of(std::size_t node);
   std::size_t scratch_bytes(std::size_t node, std::size_t steps) const;
   void run_pass(const float* x, std::size_t steps, bool is_first);
   void run_task(const Task& task, std::size_t steps);
@@ -68,7 +70,11 @@ class Session {
   std::size_t steps_ = 0;         // of its last pass
   neuromix::Buffer<std::byte> arena_, scratch_;
   std::byte *arena_at_ = nullptr, *scratch_at_ = nullptr;
-  std::vector<std::vector<float>> states_;  // of each lif, [positions][C]
+  // Of each lif, [positions][C], while steps follow one another; in a run of one pass the neurons take turns with
+  // one memory, as none is needed again.
+  std::vector<std::vector<float>> states_;
+  std::vector<float> shared_state_;
+  bool shares_state_ = false, has_run_ = false;
   std::vector<Value> inputs_;               // of the node that is being computed
   std::vector<float> sum_, last_;           // outputs since the last reset
   std::size_t taken_ = 0;                   // steps since then
