@@ -196,15 +196,17 @@ inline Floats add_where(Floats sum, const std::uint64_t* word, std::size_t first
 
 #endif
 
-std::size_t add_masked(const float* weights, const std::uint64_t* words, std::size_t taps, const float* from,
-                       float* to) {
+std::size_t add_masked(const float* weights, const std::uint64_t* words, const std::ptrdiff_t* offsets,
+                       std::size_t taps, const float* from, float* to) {
   Floats sum[kVectors];
   for (std::size_t i = 0; i < kVectors; ++i) sum[i] = load<Floats>(from + i * kLanes);
   std::size_t added = 0;
   for (std::size_t tap = 0; tap < taps; ++tap) {
-    added += std::size_t(__builtin_popcountll(words[tap]));
+    if (offsets[tap] < 0) continue;
+    const std::uint64_t* word = words + offsets[tap];
+    added += std::size_t(__builtin_popcountll(*word));
     for (std::size_t i = 0; i < kVectors; ++i)
-      sum[i] = add_where(sum[i], words + tap, i * kLanes, load<Floats>(weights + tap * kTile + i * kLanes));
+      sum[i] = add_where(sum[i], word, i * kLanes, load<Floats>(weights + tap * kTile + i * kLanes));
   }
   for (std::size_t i = 0; i < kVectors; ++i) store(to + i * kLanes, sum[i]);
   return added;

@@ -43,10 +43,10 @@ struct Kernels {
   // sums[pixel][0..kTile) += x[pixel][0..count) times `weights` [count][kTile], for kPixels pixels; or half a tile.
   void (*multiply[2])(const float* const* x, const float* weights, std::size_t count, float* sums);
 
-  // Depthwise: to = from + the rows of weights, one a tap, where a bit of the tap's word is set (returns how many
-  // there are), or times the values of the tap.
-  std::size_t (*add_masked)(const float* weights, const std::uint64_t* words, std::size_t taps, const float* from,
-                            float* to);
+  // Depthwise: to = from + the rows of weights, one a tap, where a bit is set of the word at words[offsets[tap]]
+  // (returns how many are; an offset below 0 is of a tap outside the map), or times the values of the tap.
+  std::size_t (*add_masked)(const float* weights, const std::uint64_t* words, const std::ptrdiff_t* offsets,
+                            std::size_t taps, const float* from, float* to);
   void (*add_products)(const float* weights, const float* const* x, std::size_t taps, const float* from,
                        float* to);
 

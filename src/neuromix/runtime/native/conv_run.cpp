@@ -28,10 +28,10 @@ struct Carver {
 struct Slot {
   float* sums;           // [max(kSteps, kPixels)][kTile]
   float* zeros;          // [kTile]
-  // Of an output: its events, and under each tap the input pixel, word of spikes or values.
+  // Of an output: its events, and under each tap the input pixel, where its spikes are, or its values.
   Events* lists;
   std::size_t* sources;  // [kPixels][taps]
-  std::uint64_t* words;
+  std::ptrdiff_t* offsets;
   const float** values;
   // Inputs copied together: of each pixel of a dense product, or of each tap of a depthwise one.
   float* copies;
@@ -42,7 +42,7 @@ struct Slot {
     zeros = carver.take<float>(kTile);
     lists = carver.take<Events>(c.taps);
     sources = carver.take<std::size_t>(kPixels * c.taps);
-    words = carver.take<std::uint64_t>(c.taps);
+    offsets = carver.take<std::ptrdiff_t>(c.taps);
     values = carver.take<const float*>(c.taps);
     copies = carver.take<float>(c.depthwise ? c.taps * kTile : kPixels * c.rows);
     patch = carver.take<const float*>(kPixels);
@@ -394,12 +394,13 @@ void Run::mask_depthwise(const Slot& slot, std::size_t y, std::size_t tile) {
   std::size_t count = 0;
   for (std::size_t x = 0; x < s_.out_width; ++x) {
     find_sources(slot, y, x, 0);
+    for (std::size_t tap = 0; tap < c_.taps; ++tap)
+      slot.offsets[tap] =
+          slot.sources[tap] == kOutside ? -1 : std::ptrdiff_t(slot.sources[tap] * words(s_.in_channels));
     for (std::size_t t = 0; t < steps_; ++t) {
-      for (std::size_t tap = 0; tap < c_.taps; ++tap)
-        slot.words[tap] = slot.sources[tap] == kOutside ? 0 : bits(position(t, slot.sources[tap]))[tile];
       const std::size_t pixel = y * s_.out_width + x;
       float* const to = sums(tile, t, pixel, slot);
-      count += kernel_.add_masked(weights, slot.words, c_.taps, begin(tile, slot), to);
+      count += kernel_.add_masked(weights, bits(position(t, 0)) + tile, slot.offsets, c_.taps, begin(tile, slot), to);
       finish(tile, t, pixel, to);
     }
   }
