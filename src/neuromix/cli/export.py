@@ -121,7 +121,7 @@ def command(
         typer.Option("--json", help="Print one JSON object: file, bytes, nodes, input, accuracy, ..."),
     ] = False,
 ) -> None:
-    """Write a trained spiking model as a file for the event-driven runtime.
+    """Write a trained model as a file: a spiking one for the event-driven engine, or any classifier as ONNX.
 
     Of a run, it takes the best weights, names the classes, and compares the accuracy of the file with the model's.
 
@@ -130,6 +130,7 @@ def command(
       neuromix export runs/a --to nmx -o net.nmx
       neuromix export runs/a --quantize int8 -o net.nmx --json
       neuromix export meta_spikeformer_15m --input 3,224,224 -o net.nmx
+      neuromix export runs/a --to onnx -o net.onnx
     """
     import torch
 
