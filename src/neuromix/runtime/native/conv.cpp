@@ -79,7 +79,7 @@ Conv::Conv(const ConvShape& shape, Type input, const ConvWeights& weights)
 
 Conv::~Conv() = default;
 
-std::size_t Conv::scratch_bytes(std::size_t, std::size_t threads) const {
+std::size_t Conv::scratch_bytes(std::size_t threads) const {
   return run_scratch_bytes(*layout_, threads);
 }
 

@@ -57,8 +57,8 @@ class Conv {
   Conv(const Conv&) = delete;
   Conv& operator=(const Conv&) = delete;
 
-  // Bytes of `scratch` that a run needs.
-  std::size_t scratch_bytes(std::size_t steps, std::size_t threads) const;
+  // Bytes of `scratch` that a run needs, of any number of steps.
+  std::size_t scratch_bytes(std::size_t threads) const;
 
   // Runs `steps` steps on up to `threads` threads. Returns the synaptic operations done: a weight added, for
   // spikes (for integers: each non-zero one times a weight); a weight multiplied and added, for real inputs.

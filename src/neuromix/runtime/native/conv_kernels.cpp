@@ -1,4 +1,5 @@
-// Compiled several times, with NMX_KERNELS as the name of the table and the compiler told an instruction set.
+// Compiled several times, with NMX_KERNELS and NMX_KERNELS_NAME for the table and its name, and the compiler told an
+// instruction set.
 #include "conv_kernels.h"
 
 #include <cstring>
@@ -259,13 +260,10 @@ std::uint64_t fire(const Neuron& neuron, std::size_t channel, std::size_t count,
   return bits;
 }
 
-#define NMX_TEXT_(x) #x
-#define NMX_TEXT(x) NMX_TEXT_(x)
-
 }  // namespace
 
 extern const Kernels NMX_KERNELS;
-const Kernels NMX_KERNELS = {NMX_TEXT(NMX_KERNELS),
+const Kernels NMX_KERNELS = {NMX_KERNELS_NAME,
                              list_bits,
                              {add_rows<kTile / 2>, add_rows<kTile>},
                              add_rows_times,

@@ -237,7 +237,7 @@ void Run::run_rows(std::size_t first, std::size_t last, std::size_t parts) {
 void Run::finish(std::size_t tile, std::size_t t, std::size_t pixel, float* sums) const {
   const std::size_t first = c_.first_output(tile), count = c_.outputs(tile), o = s_.out_channels;
   const std::size_t position = t * c_.out_pixels() + pixel;
-  if (c_.scaled && !(c_.small.size() && !values_)) {
+  if (c_.scaled && c_.small.empty()) {  // sums of integers that came as floats
     const float *scale = c_.scale.data() + tile * kTile, *bias = c_.bias.data() + tile * kTile;
     for (std::size_t n = 0; n < kTile; ++n) sums[n] = bias[n] + scale[n] * sums[n];
   }

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <optional>
 
+#include "conv_kernels.h"
 #include "ops/native/arrays.h"
 #include "session.h"
 
@@ -217,6 +218,7 @@ NB_MODULE(_runtime, module) {
         .report() -> list[dict], .value(node: int) -> float32 [T, C, H, W]
 
 Mistakes in a file or an argument are ValueErrors with one line.)";
+  module.def("kernels", [] { return nmx::kernels().name; }, "The set of kernels in use: portable, avx2 or avx512.");
   nanobind::register_exception_translator([](const std::exception_ptr& pointer, void*) {
     try {
       std::rethrow_exception(pointer);

@@ -118,7 +118,7 @@ void Session::prepare(std::size_t steps, bool is_static) {
 std::size_t Session::scratch_bytes(std::size_t n, std::size_t steps) const {
   const Node& node = program_->graph().nodes[n];
   if (std::holds_alternative<op::Conv>(node.op))
-    return program_->weights(n).conv->scratch_bytes(steps, threads_);
+    return program_->weights(n).conv->scratch_bytes(threads_);
   if (const auto* attend = std::get_if<op::Attend>(&node.op))
     return attend_scratch_bytes(node.shape, *attend, steps);
   return 0;

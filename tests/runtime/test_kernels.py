@@ -1,0 +1,37 @@
+"""The engine with the kernels of older processors: its tests again, in a process that takes no newer ones."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = "tests/runtime/test_engine.py"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernels", ["portable", "avx2"])
+def test_engine(kernels: str) -> None:
+    environment = {**os.environ, "NMX_KERNELS": kernels}
+    in_use = "import neuromix._runtime as engine; print(engine.kernels())"
+    asked = subprocess.run(
+        [sys.executable, "-c", in_use], env=environment, capture_output=True, text=True, check=True
+    )
+    if asked.stdout.strip() != kernels and kernels != "portable":
+        pytest.skip(f"this processor has no {kernels}")
+    assert asked.stdout.strip() == kernels
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", TESTS]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,  # where a worker of pytest is told what to do
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
