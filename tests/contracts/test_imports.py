@@ -20,7 +20,8 @@ ORDER = [
     {"training"},
     {"methods", "tasks"},
     {"runtime", "exchange", "hardware"},
-    {"report", "bench"},
+    {"compare", "bench"},
+    {"report"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
