@@ -47,6 +47,18 @@ def test_train_and_eval_print_one_json_object(capsys, here):
     assert json.loads(out) == {"validation": result["validation"], "run": "runs/a"}
 
 
+def test_eval_counts_which_class_was_taken_for_which(capsys, here):
+    run(capsys, *TRAIN, "--out", "a")
+    result = json.loads(run(capsys, "eval", "a", "--confusion", "--json")[1])
+    counts, accuracy = result["confusion"], result["test"]["accuracy"]
+    assert result["classes"] == [str(digit) for digit in range(10)]
+    assert sum(map(sum, counts)) == 500
+    assert sum(counts[i][i] for i in range(10)) == round(500 * accuracy)
+    rows = run(capsys, "eval", "a", "--confusion")[1].splitlines()
+    last = next(line for line in rows if line.split()[:1] == ["9"])
+    assert sum(map(int, last.split()[1:])) == sum(counts[9])
+
+
 def test_train_and_eval_for_people(capsys, here):
     code, out, err = run(capsys, *TRAIN)
     assert (code, err) == (0, "")

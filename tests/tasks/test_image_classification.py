@@ -125,7 +125,7 @@ def test_a_broken_image_is_named_or_left_out_and_counted(tmp_path):
     listener = Listener()
     result = train("tiny_test_net", "image-classification", tmp_path / "run", observer=listener, **options)
     assert listener.heard == ["left out 1 broken image"]
-    assert evaluate_run(result.run) == result.test
+    assert evaluate_run(result.run).scores == result.test
 
 
 @pytest.mark.parametrize(("classes", "message"), [(0, "empty"), (1, "one class")])

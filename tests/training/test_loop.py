@@ -43,8 +43,8 @@ def test_what_a_run_leaves_behind(run_tiny, tmp_path):
 
 def test_eval_gives_the_numbers_of_train(run_tiny):
     result = run_tiny()
-    assert evaluate_run(result.run) == result.test
-    assert evaluate_run(result.run, "validation") == result.validation
+    assert evaluate_run(result.run).scores == result.test
+    assert evaluate_run(result.run, "validation").scores == result.validation
     best = max(record["validation"]["accuracy"] for record in RunFolder(result.run).records())
     assert result.validation["accuracy"] == best
 
@@ -228,4 +228,4 @@ def test_stages_change_the_model_and_finish_gives_another(run_tiny):
     }
     assert steps == {"stage-1": 2, "stage-2": 1, "best": 1, "final": 3}
     assert result.model().config.time_steps == 3
-    assert evaluate_run(result.run) == result.test
+    assert evaluate_run(result.run).scores == result.test

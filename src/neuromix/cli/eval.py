@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,14 +31,19 @@ def command(
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Leave broken images out, and say how many.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: SPLIT and run.")] = False,
+    confusion: Annotated[
+        bool, typer.Option("--confusion", help="Also count how often each class was taken for each.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object: SPLIT, run, and what --confusion counts.")
+    ] = False,
 ) -> None:
     """Score the model of a run: the weights that were best on validation.
 
     \b
     Example:
       neuromix train --task digits --model poolformer_nano --epochs 3 --out runs/a
-      neuromix eval runs/a --split validation
+      neuromix eval runs/a --split validation --confusion
     """
     from neuromix.training.api import evaluate_run
 
@@ -51,13 +57,33 @@ def command(
     train_config = {key: value for key, value in given.items() if value is not None}
     with progress() as display:
         watch = _Watch(display)
-        scores = evaluate_run(run, split, task_config=task_config, train_config=train_config, observer=watch)
+        found = evaluate_run(
+            run,
+            split,
+            task_config=task_config,
+            train_config=train_config,
+            observer=watch,
+            confusion=confusion,
+        )
     if not is_first_process():
         return
     if as_json:
-        print_json({split: scores, "run": str(run)})
-    else:
-        print_rows([(f"{split} {name}", value) for name, value in scores.items()])
+        counted = {"classes": list(found.classes), "confusion": found.confusion} if confusion else {}
+        print_json({split: found.scores, "run": str(run), **counted})
+        return
+    print_rows([(f"{split} {name}", value) for name, value in found.scores.items()])
+    if found.confusion is not None:
+        _print_confusion(found.classes, found.confusion)
+
+
+def _print_confusion(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> None:
+    """A row a true class, a column an answer; zeros off the diagonal are left out, so that mistakes stand out."""
+    from neuromix.cli.tables import Table
+
+    table = Table("true \\ answer", *classes, numbers=classes)
+    for i, (name, counts) in enumerate(zip(classes, confusion, strict=True)):
+        table.add(name, *(str(n) if n or i == j else "" for j, n in enumerate(counts)))
+    table.print()
 
 
 class _Watch(Observer):

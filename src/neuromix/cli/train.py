@@ -51,6 +51,9 @@ def command(
         typer.Option("--resume", help="Go on with the run in --out, exactly where its last checkpoint is."),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write losses and scores as TensorBoard events.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object: test, validation, run.")
     ] = False,
@@ -69,7 +72,14 @@ def command(
     from neuromix.training.signals import Interrupted
 
     groups = parse_settings(settings or [], ("train", "task", "method"))
-    given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "device": device}
+    given = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "seed": seed,
+        "device": device,
+        "tensorboard": tensorboard or None,
+    }
     request = Request(
         model,
         task,

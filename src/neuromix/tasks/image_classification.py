@@ -107,6 +107,9 @@ class ImageClassification(Task):
     def metrics(self) -> Accuracy:
         return Accuracy(self.classes)
 
+    def confusion(self) -> ConfusionMatrix:
+        return ConfusionMatrix(self.classes)
+
     def _logits(self, output: Any) -> Tensor:
         logits_BK = prediction(output)
         if logits_BK.ndim != 2 or logits_BK.shape[1] < self.classes:
@@ -143,6 +146,25 @@ class Accuracy:
 
     def compute(self) -> dict[str, float]:
         return {name: round(float(value), 6) for name, value in self._metrics.compute().items()}
+
+
+class ConfusionMatrix:
+    """Counts [K, K]: a row a true class, a column an answer."""
+
+    def __init__(self, classes: int) -> None:
+        from torchmetrics.classification import MulticlassConfusionMatrix
+
+        self._metric = MulticlassConfusionMatrix(classes)
+
+    def to(self, device: torch.device) -> None:
+        self._metric.to(device)
+
+    def update(self, output: Any, batch: Batch) -> None:
+        self._metric.update(prediction(output).float(), batch.tensor("label"))
+
+    def compute(self) -> Tensor:
+        counts_KK: Tensor = self._metric.compute()
+        return counts_KK
 
 
 def prediction(output: Any) -> Tensor:

@@ -19,13 +19,14 @@ from neuromix.training.devices import default_workers, environment, make_fabric
 from neuromix.training.evaluate import evaluate
 from neuromix.training.loop import Loop
 from neuromix.training.method import Stack
-from neuromix.training.observer import Observer
+from neuromix.training.observer import Observer, Observers
 from neuromix.training.recipe import Recipe, Request, new_recipe, resumed_recipe
 from neuromix.training.run import Run
 from neuromix.training.run_folder import LAST, RunFolder
 from neuromix.training.signals import StopSignals
 from neuromix.training.snapshot import Snapshot
 from neuromix.training.task import Task
+from neuromix.training.tensorboard import TensorBoard, require_tensorboard
 from neuromix.training.trial import trial
 
 if TYPE_CHECKING:
@@ -42,6 +43,20 @@ class RunResult(NamedTuple):
     def model(self) -> Model:
         """The trained model."""
         return load_checkpoint(RunFolder(self.run).weights)
+
+
+class Evaluation(NamedTuple):
+    """The scores of a model.
+
+    Attributes:
+        scores: metric -> value.
+        classes: names of the classes, () where the task has none.
+        confusion: if it was asked for: how often each class (row) was taken for each (column).
+    """
+
+    scores: dict[str, float]
+    classes: tuple[str, ...] = ()
+    confusion: list[list[int]] | None = None
 
 
 def train(
@@ -114,7 +129,8 @@ def evaluate_run(
     task_config: Mapping[str, Any] | None = None,
     train_config: Mapping[str, Any] | None = None,
     observer: Observer | None = None,
-) -> dict[str, float]:
+    confusion: bool = False,
+) -> Evaluation:
     """Scores the model of a run on a split of its task.
 
     Args:
@@ -122,10 +138,11 @@ def evaluate_run(
         split: "train", "validation" or "test".
         task_config: Config values of the task that differ from the run's, such as `data`.
         train_config: fields of TrainConfig that differ from the run's, such as `batch_size`.
+        confusion: count how often each class was taken for each.
 
     Raises:
         RunError: there is no run, or it has no weights yet.
-        ConfigError: the data need another model.
+        ConfigError: the data need another model, or a task without classes is asked for its confusion matrix.
     """
     folder, observer = RunFolder(path), observer or Observer()
     recipe = folder.recipe()
@@ -139,8 +156,11 @@ def evaluate_run(
             raise ConfigError(
                 f"the model has {key}={getattr(model.config, key)}, the data need {key}={value}"
             )
+    table = task.confusion() if confusion else None
+    if confusion and table is None:
+        raise ConfigError(f"task {recipe.task.name} has no classes, so no confusion matrix")
     fabric = make_fabric(config)
-    return evaluate(
+    scores = evaluate(
         model.to(fabric.device),
         task,
         split,
@@ -149,7 +169,9 @@ def evaluate_run(
         workers=default_workers(config, fabric),
         fabric=fabric,
         on_batch=lambda done, batches: observer.evaluating(split, done, batches),
+        also=() if table is None else (table,),
     )
+    return Evaluation(scores, task.class_names(), None if table is None else table.compute().tolist())
 
 
 class _Job:
@@ -177,6 +199,8 @@ class _Job:
     def run(self, observer: Observer) -> RunResult:
         """Trains, finishes and scores."""
         config = self.recipe.train
+        if config.tensorboard:
+            require_tensorboard()
         with (
             _threads(config.threads),
             torch.random.fork_rng(devices=[]),
@@ -195,6 +219,8 @@ class _Job:
                 observer.note(note)
             folder = self._folder(fabric)
             scores = folder.scores()
+            if config.tensorboard and fabric.is_global_zero:
+                observer = Observers(observer, TensorBoard(folder.path))
             if scores is None:
                 scores = self._train(Run(config, fabric, method, self.task, model), folder, observer)
         return RunResult(folder.path, scores["test"], scores["validation"])
@@ -211,6 +237,8 @@ class _Job:
             if not (self.resume or (folder.path / LAST).exists()) and run.fabric.is_global_zero:
                 folder.discard()
             raise
+        finally:
+            observer.close()
 
     def _folder(self, fabric: Fabric) -> RunFolder:
         """The folder of the run, which the first process makes."""

@@ -37,6 +37,7 @@ class TrainConfig(Config):
     workers: int | None = None  # processes that read data; None: 0 on a CPU, else up to 8
     checkpoint_steps: int | None = None  # also save within an epoch, after so many steps
     checkpoint_seconds: float = 60.0  # also save within an epoch, after so long
+    tensorboard: bool = False  # also write the run's scores as TensorBoard events, into its folder
     find_unused: bool | None = None  # several processes: some weights get no gradient; None: tried out
 
     def validate(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from neuromix.core.model import Model
 from neuromix.core.observe import draws
 from neuromix.data.dataset import Loader
 from neuromix.training.chance import generator, step_seed
-from neuromix.training.task import Task
+from neuromix.training.task import Gathered, Task
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -29,6 +29,7 @@ def evaluate(
     workers: int = 0,
     fabric: Fabric | None = None,
     on_batch: Callable[[int, int], None] | None = None,
+    also: Sequence[Gathered] = (),
 ) -> dict[str, float]:
     """Scores a model; it is in the same mode afterwards as before.
 
@@ -41,6 +42,7 @@ def evaluate(
         fabric: device and precision, and the processes that share the work; by default this one, where the
             model is.
         on_batch: called with (batches done, batches) before each; what it raises ends the evaluation.
+        also: what else is to be gathered of the predictions, such as `task.confusion()`.
 
     Raises:
         ConfigError: an argument out of its range.
@@ -61,7 +63,8 @@ def evaluate(
         collate=task.collate,
     )
     metrics = task.metrics()
-    metrics.to(device)
+    for gathered in (metrics, *also):
+        gathered.to(device)
     with _evaluating(model):
         for number, batch in enumerate(loader):
             if on_batch is not None:
@@ -70,7 +73,8 @@ def evaluate(
             precision = fabric.autocast() if fabric is not None else nullcontext()
             with precision, draws(model, generator(chance, device)):
                 prediction = task.predict(model, batch, generator(chance))
-            metrics.update(prediction, batch)
+            for gathered in (metrics, *also):
+                gathered.update(prediction, batch)
     return metrics.compute()
 
 

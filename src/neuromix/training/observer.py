@@ -23,3 +23,37 @@ class Observer:
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """An epoch is over; the record is what metrics.jsonl gets."""
+
+    def close(self) -> None:
+        """The run has ended, well or not."""
+
+
+class Observers(Observer):
+    """Several, told one after the other."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def note(self, text: str) -> None:
+        for observer in self._observers:
+            observer.note(text)
+
+    def stage(self, name: str, number: int, steps: int, done: int) -> None:
+        for observer in self._observers:
+            observer.stage(name, number, steps, done)
+
+    def batch(self, done: int, loss: float) -> None:
+        for observer in self._observers:
+            observer.batch(done, loss)
+
+    def evaluating(self, split: str, done: int, batches: int) -> None:
+        for observer in self._observers:
+            observer.evaluating(split, done, batches)
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        for observer in self._observers:
+            observer.epoch(record)
+
+    def close(self) -> None:
+        for observer in self._observers:
+            observer.close()

@@ -8,6 +8,7 @@
 | `best.safetensors` | the weights with the best validation score; a checkpoint like any other |
 | `last.safetensors` | the last weights, with everything else that going on exactly needs |
 | `final.safetensors` | the finished model, where a method finishes it (fused, pruned) |
+| `tensorboard/` | the losses, scores and rate as TensorBoard events, where that was asked for |
 | `stage-N.safetensors` | the weights that stage N started from |
 | `metrics.json` | the scores of the finished run |
 
@@ -34,7 +35,8 @@ from neuromix.training.recipe import Recipe
 FORMAT = 1
 CONFIG, ENVIRONMENT, LINES, SCORES = "config.json", "environment.json", "metrics.jsonl", "metrics.json"
 BEST, LAST, FINAL, STAGE = "best.safetensors", "last.safetensors", "final.safetensors", "stage-{}.safetensors"
-_OURS = (CONFIG, ENVIRONMENT, LINES, SCORES, BEST, LAST, FINAL, STAGE.format("*"))
+EVENTS = "tensorboard/*/events.out.tfevents.*"
+_OURS = (CONFIG, ENVIRONMENT, LINES, SCORES, BEST, LAST, FINAL, STAGE.format("*"), EVENTS)
 
 
 class RunFolder:
@@ -66,9 +68,12 @@ class RunFolder:
 
     def discard(self) -> None:
         """Deletes the run, and the folder if nothing else is in it."""
+        folders = {parent for file in self._files() for parent in file.parents if self.path in parent.parents}
         for file in self._files():
             file.unlink()
         with suppress(OSError):
+            for folder in sorted(folders, reverse=True):
+                folder.rmdir()
             self.path.rmdir()
 
     def require_free(self, overwrite: bool = False) -> None:

@@ -17,8 +17,8 @@ from neuromix.data.dataset import Dataset, Sample
 Losses: TypeAlias = Mapping[str, Tensor]
 
 
-class Metrics(Protocol):
-    """A score that is gathered batch by batch; `compute` joins the processes of a run."""
+class Gathered(Protocol):
+    """What is gathered batch by batch; its `compute`, of whatever type, joins the processes of a run."""
 
     def to(self, device: torch.device) -> Any:
         """Moves what is gathered to a device."""
@@ -28,8 +28,20 @@ class Metrics(Protocol):
         """Takes in the prediction for one batch."""
         ...
 
+
+class Metrics(Gathered, Protocol):
+    """Scores that are gathered batch by batch."""
+
     def compute(self) -> dict[str, float]:
         """The scores by name."""
+        ...
+
+
+class Confusion(Gathered, Protocol):
+    """How often each class was taken for each."""
+
+    def compute(self) -> Tensor:
+        """Counts [K, K], int64: a row a true class, a column an answer."""
         ...
 
 
@@ -98,6 +110,10 @@ class Task:
     def metrics(self) -> Metrics:
         """Fresh metrics."""
         raise NotImplementedError
+
+    def confusion(self) -> Confusion | None:
+        """A fresh confusion matrix; None where the task has no classes."""
+        return None
 
 
 def total(losses: Losses) -> Tensor:
