@@ -34,6 +34,7 @@ from neuromix.models.metaformer_reading import (
 
 MLP = Spec("mlp", {"activation": "star_relu", "bias": False})
 ATTENTION = Spec("attention", {"proj_bias": False})
+NANO_ATTENTION = Spec("attention", {"head_dim": 24, "proj_bias": False})
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,18 @@ SIZES: dict[str, dict[str, Any]] = {
     "m48": {"depths": (8, 8, 24, 8), "dims": (96, 192, 384, 768)},
 }
 RANDOM: dict[str, Any] = {"mixers": ("identity", "identity", "random", "random"), "input_size": (224, 224)}
+# Ours, for images of 8 to 32 pixels, of the size of poolformer_nano.
+NANO: dict[str, Any] = {
+    "depths": (1, 1, 2),
+    "dims": (24, 48, 96),
+    "res_scale": None,
+    "norms": "channel",
+    "in_channels": 1,
+    "in_patch_size": 3,
+    "in_stride": 1,
+    "in_pad": 1,
+    "num_classes": 10,
+}
 S18: dict[str, Any] = {"depths": (3, 3, 9, 3), "norms": "channel", "head": "mlp"}
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -68,6 +81,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     **{f"poolformerv2_{size}": values for size, values in SIZES.items()},
     "convformer_s18": {**S18, "mixers": "sepconv"},
     "caformer_s18": {**S18, "mixers": ("sepconv", "sepconv", ATTENTION, ATTENTION)},
+    "identityformer_nano": {**NANO, "mixers": "identity"},
+    "convformer_nano": {**NANO, "mixers": ("sepconv", {"kernel": 3})},
+    "caformer_nano": {
+        **NANO,
+        "mixers": (("sepconv", {"kernel": 3}), ("sepconv", {"kernel": 3}), NANO_ATTENTION),
+    },
 }
 
 # Trainable parameters, at S12 and S18 as counted on the authors' code, and ImageNet-1k top-1 (%) at 224x224.

@@ -136,6 +136,14 @@ class SpikingPreActResNet(ResNet):
     variants={
         "spiking_vgg11_bn_dvs_cifar10": {},
         "spiking_vgg11_bn_dvs_gesture": {"num_classes": 11, "dropout": 0.4, "time_steps": 20},
+        # Ours, for images of 8x8.
+        "spiking_vgg_nano": {
+            "layers": (32, 32, "A", 64, 64, "A"),
+            "map_side": 2,
+            "dropout": 0.1,
+            "time_steps": 4,
+            "in_channels": 1,
+        },
     },
     tiny={"layers": (4, "A", 8, 8, "A"), "map_side": 3, "time_steps": 3, "num_classes": 3},
     published={
