@@ -82,8 +82,39 @@ def _to_onnx(request: Request) -> dict[str, Any]:
     }
 
 
+def _to_nir(request: Request) -> dict[str, Any]:
+    import torch
+
+    from neuromix.exchange.nir import write_nir
+    from neuromix.runtime.export import image_shape
+
+    if request.weights != "float32":
+        raise ConfigError("a nir file keeps its weights in float32; --quantize is for nmx")
+    shape = request.input_shape or (None if request.task is None else image_shape(request.task))
+    request.progress("writing and checking", 0, 1)
+    made = write_nir(request.model, request.path, None if shape is None else torch.empty(1, *shape))
+    assert made.comparison is not None
+    return {
+        "file": str(made.path),
+        "bytes": made.bytes,
+        "nodes": sum(made.nodes.values()),
+        "operations": made.nodes,
+        "input": list(made.input_shape),
+        "time_steps": made.time_steps,
+        "dt": made.dt,
+        "difference": made.comparison.difference,
+        "spikes": made.comparison.spikes,
+        "flipped_spikes": made.comparison.flipped,
+        "accuracy": None,
+    }
+
+
 # A format: its name, which is also the suffix of its files, and what writes such a file and tells about it.
-FORMATS: Mapping[str, Callable[[Request], dict[str, Any]]] = {"nmx": _to_nmx, "onnx": _to_onnx}
+FORMATS: Mapping[str, Callable[[Request], dict[str, Any]]] = {
+    "nmx": _to_nmx,
+    "onnx": _to_onnx,
+    "nir": _to_nir,
+}
 
 
 def command(
@@ -121,7 +152,7 @@ def command(
         typer.Option("--json", help="Print one JSON object: file, bytes, nodes, input, accuracy, ..."),
     ] = False,
 ) -> None:
-    """Write a trained model as a file: a spiking one for the event-driven engine, or any classifier as ONNX.
+    """Write a trained model as a file: a spiking one for the event-driven engine or as NIR, any classifier as ONNX.
 
     Of a run, it takes the best weights, names the classes, and compares the accuracy of the file with the model's.
 
@@ -131,6 +162,7 @@ def command(
       neuromix export runs/a --quantize int8 -o net.nmx --json
       neuromix export meta_spikeformer_15m --input 3,224,224 -o net.nmx
       neuromix export runs/a --to onnx -o net.onnx
+      neuromix export runs/a --to nir -o net.nir
     """
     import torch
 

@@ -1,1 +1,1 @@
-"""Models in the formats of others: ONNX."""
+"""Models in the formats of others: ONNX and NIR."""
