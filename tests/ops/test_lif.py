@@ -35,7 +35,7 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
 def cases(draw: st.DrawFn) -> dict[str, Any]:
     """Options of every kind, shapes [T, B, C, N] that are not multiples of anything, and a seed for the values."""
     extra = draw(st.sampled_from(["none", "synapse", "adaptation"]))
-    reset = draw(st.sampled_from(["hard", "shifted", "soft", "none" if extra == "none" else "hard"]))
+    reset = draw(st.sampled_from(["hard", "shifted", "soft", "none"]))
     if extra != "adaptation":
         reset = draw(st.sampled_from([reset, "next"]))
     return {

@@ -87,12 +87,17 @@ def lif(
     """
     _check(x_T, state, p)
     slope = surrogate.fused() if p.fires else _lif_kernel.NO_SLOPE
-    if slope is None or not has_kernel(x_T) or (p.ratio and p.extra == "adaptation"):
+    if slope is None or not has_kernel(x_T) or not _is_fused(p):
         trace = lif_reference(x_T, state, p, surrogate)
         return trace.spikes, trace.state if return_state else ()
     v, extra = (*(state or ()), None, None)[:2]
     output, v, extra = _lif_kernel.run(x_T, v, extra, _table(x_T, p), _call(p, slope, return_state))
     return output, () if not return_state else (v,) if p.extra == "none" else (v, extra)
+
+
+def _is_fused(p: LIFParameters) -> bool:
+    """Whether the kernels have this combination of options; rare ones run by the formula."""
+    return not (p.ratio and p.extra == "adaptation") and (p.fires or p.extra == "none")
 
 
 def lif_reference(
