@@ -20,6 +20,7 @@ import torch
 
 from neuromix.core import registry
 from neuromix.core.registry import Entry
+from neuromix.measure.energy import energy_models
 from neuromix.report import numbers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,7 +31,7 @@ _MARKED = re.compile(r"(<!-- generated: (?P<name>[\w-]+)[^>]*-->)\n.*?(<!-- end 
 PUBLISHED = {
     "parameters_m": "{} M parameters",
     "gmacs": "{} G multiply-adds",
-    "gmacs_conv_linear": "{} G of them in convolutions and linear layers (our count)",
+    "gmacs_without_norms": "{} G of them without norms (counted on the authors' code)",
     "frozen_parameters": "{:,} frozen parameters",
     "top1": "top-1 {} %",
     "top1_t1": "top-1 {} % at T = 1",
@@ -39,7 +40,7 @@ PUBLISHED = {
     "mj_t4": "{} mJ at T = 4",
 }
 # How figures are counted, not what they are.
-_ABOUT_COUNTING = ("parameters", "scope", "counting")
+_ABOUT_COUNTING = ("parameters", "scope", "counting", "gmacs_at")
 
 
 def fill(text: str) -> str:
@@ -154,6 +155,21 @@ def training() -> str:
     return f"{table(head, rows)}\n\n{made}"
 
 
+def energy() -> str:
+    """The energy models of the library: a row a table."""
+    rows = [
+        (
+            f"`{name}`",
+            model.process,
+            ", ".join(f"`{operation}` {price:g}" for operation, price in model.picojoules.items()),
+            model.notes,
+            model.source,
+        )
+        for name, model in energy_models().items()
+    ]
+    return table(("Name", "Process", "pJ", "", "Source"), rows)
+
+
 def _against(set_up: str, ratios: Mapping[str, float]) -> tuple[str, ...]:
     peers = ("spikingjelly", "snntorch", "norse", "compiled")
     found = [ratios.get(f"{peer}_over_neuromix_{set_up}") for peer in peers]
@@ -257,6 +273,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "demo": demo,
     "runtime": runtime,
     "training": training,
+    "energy": energy,
 }
 
 

@@ -1,4 +1,4 @@
-"""What each point of a CountingRule charges, on nets counted by hand, and the energy of it."""
+"""What each point of a CountingRule charges, on nets counted by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 import neuromix
 from neuromix.core.errors import ConfigError, UnknownNameError
 from neuromix.core.time import Repeat, fold
-from neuromix.measure import CountingRule, EnergyModel, counting_rule, energy_models, profile
+from neuromix.measure import CountingRule, counting_rule, profile
 from neuromix.neurons import LIF
 from tests.golden.fixtures import list_fixtures, read_fixture
 
@@ -72,8 +72,8 @@ def test_word_length():
     net, x = nn.Linear(4, 2).double(), torch.randn(1, 4).double()
     assert profile(net, x).operations == {"mac32": 8}
     assert profile(net, x, CountingRule(bits=None)).operations == {"mac64": 8}
-    assert profile(net, x, CountingRule(bits=None)).energy == {}  # no table has a price
-    assert profile(net, x, CountingRule(bits=16)).energy == {"45nm": pytest.approx(8 * 1.5e-9)}
+    assert "45nm" not in profile(net, x, CountingRule(bits=None)).energy  # no price at 64 bits
+    assert profile(net, x, CountingRule(bits=16)).energy["45nm"] == pytest.approx(8 * 1.5e-9)
 
 
 def test_structure_fused():
@@ -108,18 +108,6 @@ def test_presets():
         CountingRule(attention="sums")
     with pytest.raises(ConfigError, match="bits must be positive"):
         CountingRule(bits=0)
-
-
-def test_energy_is_counts_times_table():
-    table = EnergyModel("a chip", {"mac32": 2.0, "ac32": 0.5})
-    assert table.millijoules({("mac", 32): 3e9, ("ac", 32): 4e9}) == pytest.approx(6.0 + 2.0)
-    with pytest.raises(ConfigError, match="no price for shift8; it has mac32, ac32"):
-        table.millijoules({("shift", 8): 1})
-    with pytest.raises(ConfigError, match="must not be negative"):
-        EnergyModel("a chip", {"mac32": -1.0})
-    assert energy_models()["45nm"].millijoules({("mac", 32): 1e9, ("ac", 32): 1e9}) == pytest.approx(5.5)
-    seen = profile(nn.Linear(4, 2), torch.randn(1, 4), energies={"chip": table})
-    assert seen.energy == {"chip": pytest.approx(8 * 2e-9)}
 
 
 @pytest.mark.skipif(not FIXTURES, reason="no golden fixtures of the attention here")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
+from neuromix.measure.spikes import SpikeTrain
 from neuromix.report.blocks import Page
-from neuromix.report.charts import SpikeTrain
 from neuromix.report.demo_page import Shown, demo_page
 from neuromix.report.deployed import Deployed, Deployment
 from neuromix.report.measured import Curve, Measured

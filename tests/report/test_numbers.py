@@ -24,6 +24,11 @@ from neuromix.report import numbers
         (numbers.energy(0.00517), "5.17 µJ"),
         (numbers.energy(3e-7), "0.300 nJ"),
         (numbers.energy(0), "0 nJ"),
+        (numbers.duration(0.00187), "1.87 ms"),
+        (numbers.duration(2e-6), "2.00 µs"),
+        (numbers.duration(None), "–"),
+        (numbers.size(1_234_567), "1.23 MB"),
+        (numbers.size(0), "0 B"),
         (numbers.seconds(12.4), "12 s"),
         (numbers.seconds(73.2), "1 min 13 s"),
         (numbers.significant(1234.5), "1,230"),
@@ -33,3 +38,10 @@ from neuromix.report import numbers
 )
 def test_shown(shown: str, expected: str) -> None:
     assert shown.replace("\u00a0", " ") == expected
+
+
+def test_one_unit_for_many() -> None:
+    assert numbers.unit_of([0.0005, 0.002, 0.05], numbers.TIME) == ("ms", 1e-3)
+    assert numbers.unit_of([1.0], numbers.ENERGY) == ("mJ", 1.0)
+    assert numbers.unit_of([0.0, 0.0], numbers.COUNT) == ("", 1.0)
+    assert numbers.unit_of([], numbers.SIZE) == ("B", 1.0)

@@ -25,6 +25,10 @@ class ShapeError(NeuromixError):
     """A tensor whose shape, dtype or device does not fit."""
 
 
+class ForwardError(NeuromixError):
+    """A model whose forward fails on what it is given, by an error that is not the library's own."""
+
+
 class CheckpointError(NeuromixError):
     """A weights file that is damaged, of another model, or of a kind that is not read."""
 

@@ -1,22 +1,44 @@
 """Measuring: parameters, operations, firing rates and energy, counted one way for every model."""
 
-from neuromix.measure.energy import EnergyModel, energy_models, register_energy_model
+from neuromix.measure.dense import dense_macs
+from neuromix.measure.energy import (
+    EnergyModel,
+    energy_model,
+    energy_models,
+    load_energy_model,
+    register_energy_model,
+)
+from neuromix.measure.figures import ActivationProfile, EnergyReport, LayerProfile, NeuronProfile, Profile
+from neuromix.measure.memory import forward_memory, peak_memory, training_memory
 from neuromix.measure.parameters import count_parameters, parameters_by_module
 from neuromix.measure.products import counts
-from neuromix.measure.profile import LayerProfile, NeuronProfile, Profile, profile
+from neuromix.measure.profile import profile
 from neuromix.measure.rules import CountingRule, counting_rule
+from neuromix.measure.timing import Latency, latency, measure_latency, throughput
 
 __all__ = [
     "profile",
     "Profile",
     "LayerProfile",
     "NeuronProfile",
+    "ActivationProfile",
+    "EnergyReport",
     "CountingRule",
     "counting_rule",
     "EnergyModel",
+    "energy_model",
     "energy_models",
+    "load_energy_model",
     "register_energy_model",
     "count_parameters",
     "parameters_by_module",
     "counts",
+    "Latency",
+    "latency",
+    "measure_latency",
+    "throughput",
+    "peak_memory",
+    "forward_memory",
+    "training_memory",
+    "dense_macs",
 ]

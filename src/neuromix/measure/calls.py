@@ -1,4 +1,4 @@
-"""Which module is running: a stack of calls kept by hooks, and what the neurons among the modules send."""
+"""Which module is running: a stack of calls kept by hooks, and what the activations among the modules send."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from neuromix.core.time import Repeat
-from neuromix.neurons.neuron import Neuron
 
-# (path of a neuron, what it sent in one call)
-OnSpikes = Callable[[str, Tensor], None]
+# (call that ends, the module, what it gives)
+OnLeave = Callable[["Call", nn.Module, Any], None]
 
 
 @dataclass
@@ -23,20 +23,22 @@ class Call:
 
     Attributes:
         copies: time steps that this call stands for.
+        parent: the call in which it is made; None for the model itself.
         products: how many it has made by itself so far.
     """
 
     path: str
     copies: int = 1
+    parent: Call | None = None
     products: int = 0
 
 
 class ModuleCalls:
     """While the context is open, `current` is the innermost module of `model` that runs."""
 
-    def __init__(self, model: nn.Module, on_spikes: OnSpikes) -> None:
+    def __init__(self, model: nn.Module, on_leave: OnLeave) -> None:
         self._model = model
-        self._on_spikes = on_spikes
+        self._on_leave = on_leave
         self._stack = [Call("")]
         self._handles: list[RemovableHandle] = []
 
@@ -47,6 +49,8 @@ class ModuleCalls:
 
     def __enter__(self) -> ModuleCalls:
         for path, module in self._model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # takes no hooks; what it computes counts for the module around it
             self._handles += [
                 module.register_forward_pre_hook(self._entering(path), with_kwargs=True),
                 module.register_forward_hook(self._leaving(path), always_call=True),
@@ -61,17 +65,16 @@ class ModuleCalls:
 
     def _entering(self, path: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
-            self._stack.append(Call(path, self.current.copies * _copies(module, args, kwargs)))
+            copies = self.current.copies * _copies(module, args, kwargs)
+            self._stack.append(Call(path, copies, parent=self.current))
 
         return enter
 
     def _leaving(self, path: str) -> Callable[..., None]:
         def leave(module: nn.Module, args: Any, output: Any) -> None:
-            self._stack.pop()
-            if isinstance(module, Neuron):
-                spikes = output[0] if isinstance(output, tuple) else output
-                if isinstance(spikes, Tensor):  # None where the call failed
-                    self._on_spikes(path, spikes)
+            call = self._stack.pop()
+            if output is not None:  # None where the call failed
+                self._on_leave(call, module, output)
 
         return leave
 

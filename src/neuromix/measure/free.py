@@ -27,11 +27,12 @@ _MOVE = """
     _embedding_bag _embedding_bag_forward_only tril tril_ triu triu_ diag diag_embed _unsafe_view _reshape_alias
     _reshape_copy resize_ set_ resolve_conj resolve_neg view_as_real view_as_complex unique_dim _unique2
     unique_consecutive nonzero sort topk kthvalue argsort searchsorted bucketize histc bincount
-    _local_scalar_dense item equal is_same_size is_nonzero _assert_async _fused_sdp_choice sym_size sym_numel
+    _local_scalar_dense item equal is_same_size is_nonzero is_pinned _assert_async _fused_sdp_choice sym_size sym_numel
     sym_stride upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d
     _upsample_nearest_exact2d _upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d
     upsample_trilinear3d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa grid_sampler_2d
-    grid_sampler_3d affine_grid_generator
+    grid_sampler_3d affine_grid_generator transpose_ t_ squeeze_ unsqueeze_ swapaxes_ swapdims_ as_strided_
+    unsafe_split unsafe_split_with_sizes unsafe_chunk
 """
 _REDUCE = """
     sum nansum mean prod amax amin aminmax max min any all argmax argmin median nanmedian mode var var_mean std

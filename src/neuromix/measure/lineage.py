@@ -21,7 +21,8 @@ _LINEAR_STEPS = """
     add add_ sub sub_ rsub mul mul_ div div_ neg neg_ clone contiguous _to_copy copy copy_ _unsafe_view
     constant_pad_nd reflection_pad2d replication_pad2d cat index index_put index_put_ index_select slice_scatter
     select_scatter pixel_shuffle where flip roll native_batch_norm _native_batch_norm_legit_no_training
-    _batch_norm_no_update cudnn_batch_norm miopen_batch_norm
+    _batch_norm_no_update cudnn_batch_norm miopen_batch_norm transpose_ t_ squeeze_ unsqueeze_ swapaxes_ swapdims_
+    as_strided_ unsafe_split unsafe_split_with_sizes unsafe_chunk
 """
 _LINEAR = frozenset(_LINEAR_STEPS.split())
 # Memory whose contents no op declares: something outside the dispatcher may write them.
@@ -37,7 +38,8 @@ class Lineage:
 
     def __init__(self, model: nn.Module) -> None:
         self._weights = {_key(tensor) for tensor in (*model.parameters(), *model.buffers())}
-        self._chains: dict[StorageWeakRef, Values | None] = {}
+        self._chains: dict[StorageWeakRef | int, Values | None] = {}
+        self._unwritten: set[StorageWeakRef | int] = set()
 
     def is_weight(self, x: Tensor) -> bool:
         """Whether `x` is made of weights alone."""
@@ -54,16 +56,30 @@ class Lineage:
         """
         return self._chains.get(_key(x))
 
-    def start_chain(self, outputs: Iterable[Tensor], entered: Values | None) -> None:
+    def unwritten(self, read: Iterable[Tensor], written: Iterable[Tensor] = ()) -> list[Tensor]:
+        """Those of the tensors that an op reads, and does not write, into whose memory no op has written yet."""
+        outside = self._unwritten - {_key(x) for x in written}
+        return [x for x in read if _key(x) in outside] if outside else []
+
+    def write(self, tensors: Iterable[Tensor]) -> None:
+        """Notes that the memory of tensors has been written to."""
+        self._unwritten -= {_key(x) for x in tensors}
+
+    def start_chain(self, outputs: list[Tensor], entered: Values | None) -> None:
         """Notes the outcome of a product: a sum that spikes (or None: real numbers) entered."""
+        self.write(outputs)
         for output in outputs:
             self._weights.discard(_key(output))
             self._chains[_key(output)] = entered
 
-    def follow(self, op: Any, inputs: list[Tensor], outputs: Iterable[Tensor]) -> None:
+    def follow(self, op: Any, inputs: list[Tensor], outputs: list[Tensor]) -> None:
         """Notes what any other op makes of its inputs. Single numbers among them decide nothing."""
         if op.is_view:
             return
+        if op._opname in (*_UNWRITTEN, "empty_like"):
+            self._unwritten |= {_key(x) for x in outputs if x.numel() and not x.is_meta}
+        else:
+            self.write(outputs)
         varying = {_key(x) for x in inputs} - self._weights
         sources = {_key(x) for x in inputs if x.dim() > 0} - self._weights
         of_weights = not sources and op._opname not in _UNWRITTEN
@@ -79,7 +95,9 @@ class Lineage:
                 self._chains[key] = entered
 
 
-def _key(x: Tensor) -> StorageWeakRef:
+def _key(x: Tensor) -> StorageWeakRef | int:
+    if x.layout is not torch.strided:  # without storage; its products are not counted anyway
+        return id(x)
     return StorageWeakRef(x.untyped_storage())  # type: ignore[no-untyped-call]
 
 

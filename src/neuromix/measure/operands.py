@@ -16,12 +16,14 @@ class Values(NamedTuple):
 
     `level` is its largest value if all are integers in 0..LARGEST_SPIKE (at most 1 for binary spikes), and None if
     it holds real numbers. A tensor of zeros, or an empty one, holds spikes: none of them asks for a product.
+    `ternary` says whether all are -1, 0 or 1: what NeuroBench takes for spikes.
     """
 
     elements: int
     nonzero: int
     total: int  # sum of the values, where they are spikes
     level: int | None
+    ternary: bool = False
 
     @property
     def rate(self) -> float:
@@ -39,12 +41,12 @@ def values_of(x: Tensor) -> Values:
     if x.is_meta:
         return Values(x.numel(), x.numel(), 0, None)
     if x.numel() == 0:
-        return Values(0, 0, 0, 0)
+        return Values(0, 0, 0, 0, ternary=True)
     level = _level(x)
     if level is None:
-        return Values(x.numel(), int(x.count_nonzero()), 0, None)
+        return Values(x.numel(), int(x.count_nonzero()), 0, None, _is_ternary(x))
     total = int(sent(x, tuple(range(x.dim())), by_value=True))
-    return Values(x.numel(), total if level <= 1 else int(x.count_nonzero()), total, level)
+    return Values(x.numel(), total if level <= 1 else int(x.count_nonzero()), total, level, level <= 1)
 
 
 def sent(x: Tensor, axes: tuple[int, ...], by_value: bool) -> Tensor:
@@ -67,9 +69,12 @@ def _level(x: Tensor) -> int | None:
         return 1
     if x.is_complex() or x.is_quantized:
         return None
-    # Nearly every real tensor shows in one row what it is; only the others are read as a whole.
-    middle_row = x[tuple(side // 2 for side in x.shape[:-1])]
-    return _level_of(x) if _level_of(middle_row) is not None else None
+    return _level_of(x) if _level_of(_middle_row(x)) is not None else None
+
+
+def _middle_row(x: Tensor) -> Tensor:
+    """Nearly every real tensor shows in one row what it is; only the others are read as a whole."""
+    return x[tuple(side // 2 for side in x.shape[:-1])]
 
 
 def _level_of(x: Tensor) -> int | None:
@@ -77,3 +82,10 @@ def _level_of(x: Tensor) -> int | None:
     if not (low >= 0 and high <= LARGEST_SPIKE):  # also where either is NaN
         return None
     return int(high) if not x.is_floating_point() or bool((x == x.trunc()).all()) else None
+
+
+def _is_ternary(x: Tensor) -> bool:
+    """Whether all are -1, 0 or 1; never where one is NaN."""
+    if x.is_complex() or x.is_quantized:
+        return False
+    return all(bool((part == part.sign()).all()) for part in (_middle_row(x), x))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from neuromix.core import registry
 from neuromix.core.config import Config
-from neuromix.measure.energy import Counts
+from neuromix.measure.operations import Counts
 from neuromix.measure.sites import Operand, Site
 
 
@@ -88,25 +88,61 @@ def counting_rule(counting: str | CountingRule, model: str = "") -> CountingRule
     return rule
 
 
-def charge(site: Site, rule: CountingRule) -> Counts:
-    """What a rule charges for the products of one site: (kind, bits) -> number, all samples together."""
+class Charge(NamedTuple):
+    """What a rule charges for the products of one site, all samples together.
+
+    Attributes:
+        kind: mac, or ac where spikes enter.
+        number: of these operations.
+        events: spikes that cause them; 0 for mac.
+        values: numbers in those of its activations that are not sent as spikes.
+        outputs: numbers that come out.
+    """
+
+    kind: Literal["mac", "ac"]
+    bits: int
+    number: float
+    events: float
+    values: float
+    outputs: float
+
+    @property
+    def counts(self) -> Counts:
+        """(kind, bits) -> number."""
+        return {(self.kind, self.bits): self.number}
+
+
+def charge(site: Site, rule: CountingRule) -> Charge:
+    """What a rule charges for the products of one site."""
     times = site.copies if rule.static_stem == "every_step" else 1
-    bits = rule.bits if rule.bits is not None else site.bits
+    kind: Literal["mac", "ac"] = "ac"
     senders = [operand for operand in site.operands if operand.sends_spikes]
     if senders:
-        return {("ac", bits): times * _additions(site, senders, rule)}
-    if rule.linear_chain == "spike" and site.chain is not None:
-        return {("ac", bits): times * _at_rate(site.chain, rule)}
-    return {("mac", bits): float(times * site.macs)}
+        number, senders = _additions(site, senders, rule)
+        others = [operand for operand in site.operands if operand not in senders]
+    elif rule.linear_chain == "spike" and site.chain is not None:
+        number, senders, others = _at_rate(site.chain, rule), [site.chain], []
+    else:
+        kind, number, others = "mac", float(site.macs), site.operands
+    return Charge(
+        kind=kind,
+        bits=rule.bits if rule.bits is not None else site.bits,
+        number=times * number,
+        events=times * sum(sender.nonzero for sender in senders),
+        values=times * sum(operand.elements for operand in others),
+        outputs=times * site.outputs,
+    )
 
 
-def _additions(site: Site, senders: list[Operand], rule: CountingRule) -> float:
+def _additions(site: Site, senders: list[Operand], rule: CountingRule) -> tuple[float, list[Operand]]:
+    """Additions, and the operands whose spikes cause them."""
     of_activations = len(site.operands) == 2
     if (rule.attention == "rates") if of_activations else (rule.additions == "rate"):
-        return sum(_at_rate(operand, rule) for operand in senders)
+        return sum(_at_rate(operand, rule) for operand in senders), senders
     # The operand with the smaller values sends: a binary query selects among the integer sums of k^T v.
     sender = min(senders, key=lambda operand: operand.level)
-    return float(sender.additions_by_value if rule.integer_spikes == "value" else sender.additions)
+    by_value = rule.integer_spikes == "value"
+    return float(sender.additions_by_value if by_value else sender.additions), [sender]
 
 
 def _at_rate(operand: Operand, rule: CountingRule) -> float:

@@ -8,6 +8,24 @@ from typing import NamedTuple
 from neuromix.measure.operands import Values
 
 
+class Work(NamedTuple):
+    """What one product is by its shapes, and by the zeros in it.
+
+    Attributes:
+        macs, dense, outputs: as of `Product`.
+        effective: multiply-adds in which neither factor is zero.
+        weights: numbers in those of its factors that are weights.
+        bits: word length of the activations.
+    """
+
+    macs: int
+    dense: int
+    effective: int
+    outputs: int
+    weights: int
+    bits: int
+
+
 class Activation(NamedTuple):
     """One activation that enters a product, in one call."""
 
@@ -22,7 +40,7 @@ class Activation(NamedTuple):
         return self.values.level is not None and not self.is_sum
 
 
-@dataclass
+@dataclass(eq=False)
 class Operand:
     """One activation that enters a product, all calls together.
 
@@ -63,8 +81,10 @@ class Site:
     Attributes:
         path: of the module that called it.
         copies: time steps that one call stands for (a static stem runs once for all of them).
-        macs: multiply-adds by the shapes.
-        bits: word length of the activations.
+        macs, dense, outputs: as of `Work`, all calls together.
+        effective_macs, effective_acs: multiply-adds in which neither factor is zero, of the calls with real
+            activations, and of those where one takes only the values -1, 0 and 1.
+        weights, bits: as of `Work`; the same in every call.
         operands: its activations: one, or two where two activations meet. None of them is a weight.
         chain: the spikes that entered the linear chain which ends here, with these multiply-adds; None where its
             input ends no such chain.
@@ -73,18 +93,29 @@ class Site:
     path: str
     copies: int
     macs: int = 0
+    dense: int = 0
+    effective_macs: int = 0
+    effective_acs: int = 0
+    outputs: int = 0
+    weights: int = 0
     bits: int = 32
     operands: list[Operand] = field(default_factory=list)
     chain: Operand | None = field(default_factory=Operand)
 
-    def see(self, macs: int, bits: int, activations: list[Activation], entered: Values | None) -> None:
+    def see(self, work: Work, activations: list[Activation], entered: Values | None) -> None:
         """Adds one call; `entered` are the spikes at the start of the chain, if its input ends one."""
-        self.macs += macs
-        self.bits = bits
+        self.macs += work.macs
+        self.dense += work.dense
+        self.outputs += work.outputs
+        if any(activation.values.ternary for activation in activations):
+            self.effective_acs += work.effective
+        else:
+            self.effective_macs += work.effective
+        self.weights, self.bits = work.weights, work.bits
         self.operands += [Operand() for _ in activations[len(self.operands) :]]
         for operand, activation in zip(self.operands, activations, strict=False):
-            operand.see(activation, macs)
+            operand.see(activation, work.macs)
         if entered is None:
             self.chain = None
         elif self.chain is not None:
-            self.chain.see(Activation(entered, is_sum=False), macs)
+            self.chain.see(Activation(entered, is_sum=False), work.macs)

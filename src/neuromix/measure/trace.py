@@ -1,25 +1,31 @@
 """Trace: one forward run, watched op by op with the values of its operands.
 
 Every op that reaches PyTorch's dispatcher is either a product (`products`), known to be free (`free`), made of
-other ops (then those are seen), or ends up by name in `not_counted`. What a module computes outside the dispatcher
-is not seen; in this library those are neurons, which cost no products.
+other ops (then those are seen), or ends up by name in `not_counted`. So does whatever leaves PyTorch: a tensor that
+is handed to NumPy, memory that a kernel fills without the dispatcher's knowledge. Only spiking neurons may do that,
+as they cost no products.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from neuromix.measure.calls import ModuleCalls
+from neuromix.measure.activations import NeuronTypes, Sent, activations_of
+from neuromix.measure.calls import Call, ModuleCalls
 from neuromix.measure.free import is_free
 from neuromix.measure.lineage import Lineage, tensors_in
 from neuromix.measure.operands import Values, values_of
-from neuromix.measure.products import PRODUCTS, Product
-from neuromix.measure.sites import Activation, Site
+from neuromix.measure.products import PRODUCTS, Product, positional, products_of
+from neuromix.measure.sites import Activation, Site, Work
 
 
 class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -27,16 +33,19 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Attributes:
         sites: the products in order of their first run, by (path, number within a call, copies).
-        neurons: (elements, non-zero elements) that each neuron sent, by path.
+        sent: what the activations sent, by path, in order of their first run.
         not_counted: ops that may multiply and are not understood -> number of calls.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    supports_higher_order_operators = True
+
+    def __init__(self, model: nn.Module, neurons: NeuronTypes = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.sites: dict[tuple[str, int, int], Site] = {}
-        self.neurons: dict[str, tuple[int, int]] = {}
+        self.sent: dict[str, Sent] = {}
         self.not_counted: Counter[str] = Counter()
-        self.calls = ModuleCalls(model, self._see_spikes)
+        self.calls = ModuleCalls(model, self._leave)
+        self._activations = activations_of(model, neurons)
         self._lineage = Lineage(model)
         self._watching = True
 
@@ -46,21 +55,31 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = dict(kwargs or {})
         if not self._watching:
             return op(*args, **kwargs)
-        build = PRODUCTS.get(op.overloadpacket)
-        if build is not None:
-            entered = [self._see_product(product) for product in build(*_positional(op, args, kwargs))]
-            result = op(*args, **kwargs)
-            self._lineage.start_chain(tensors_in(result), entered[0] if len(entered) == 1 else None)
-            return result
-        if not is_free(op):
+        if isinstance(op, HigherOrderOperator):
+            self.not_counted[f"higher_order.{op.__name__}"] += 1
+            return op(*args, **kwargs)
+        inputs, written = tensors_in((args, kwargs)), _written(op, args, kwargs)
+        multiplies = op.overloadpacket in PRODUCTS and _are_dense(inputs)
+        if not multiplies and not is_free(op):
             with self:
                 result = op.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
             self.not_counted[str(op.overloadpacket)] += 1
+        if not op.is_view:
+            self._look_for_kernels(self.calls.current, inputs, written)
         result = op(*args, **kwargs)
-        self._see_other(op, tensors_in((args, kwargs)), tensors_in(result))
+        self._lineage.write(written)
+        if multiplies:
+            entered = [self._see_product(product) for product in products_of(op, args, kwargs) or ()]
+            self._lineage.start_chain(tensors_in(result), entered[0] if len(entered) == 1 else None)
+        else:
+            self._see_other(op, inputs, tensors_in(result))
         return result
+
+    def leave_pytorch(self, where: str) -> None:
+        """Notes that a tensor is handed to another library."""
+        self._note_outside(self.calls.current, where)
 
     def _see_product(self, product: Product) -> Values | None:
         """Notes a product; returns the spikes that entered the chain which its outcome ends."""
@@ -74,7 +93,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if len(activations) == 1:
             before = self._lineage.chain_of(product.operands[varying[0]])
             entered = activations[0].values if activations[0].sends_spikes else before
-        site.see(product.macs, _bits(product), activations, before)
+        site.see(_work(product, varying), activations, before)
         return entered
 
     def _look(self, product: Product, i: int, pairs: bool) -> Activation:
@@ -94,26 +113,85 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if spreads and not self._lineage.is_weight(outputs[0]):
             self.not_counted[f"{op.overloadpacket} (outer product)"] += 1
 
-    def _see_spikes(self, path: str, spikes: Tensor) -> None:
+    def _leave(self, call: Call, module: nn.Module, output: Any) -> None:
         self._watching = False
-        elements, nonzero = self.neurons.get(path, (0, 0))
-        self.neurons[path] = (elements + spikes.numel(), nonzero + int(spikes.count_nonzero()))
+        spiking = self._activations.get(call.path)
+        if spiking is not None:
+            self.sent.setdefault(call.path, Sent(spiking)).see(module, output)
+        if spiking:
+            self._lineage.write(tensors_in(output))
+        self._look_for_kernels(call, tensors_in(output))
         self._watching = True
 
+    def _look_for_kernels(self, call: Call, read: list[Tensor], written: Sequence[Tensor] = ()) -> None:
+        """Notes where memory is used that something outside of the dispatcher must have filled."""
+        outside = self._lineage.unwritten(read, written)
+        if outside:
+            self._lineage.write(outside)
+            self._note_outside(call, "a kernel")
 
-def trace(model: nn.Module, run: Callable[[], object]) -> Trace:
+    def _note_outside(self, call: Call, what: str) -> None:
+        caller: Call | None = call
+        while caller is not None:
+            if self._activations.get(caller.path):  # a neuron costs no products
+                return
+            caller = caller.parent
+        self.not_counted[f"{what} outside PyTorch, in {call.path or 'the model itself'}"] += 1
+
+
+def trace(model: nn.Module, run: Callable[[], object], neurons: NeuronTypes = ()) -> Trace:
     """Watches `run()`, which runs `model`."""
-    watch = Trace(model)
-    with watch.calls, watch:
+    watch = Trace(model, neurons)
+    # What torch.compile made runs op by op; as it is, no op of it would be seen.
+    with torch.compiler.set_stance("force_eager"), watch.calls, watch, _Exits(watch):
         run()
     return watch
 
 
-def _positional(op: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
-    """All arguments in the order of the op's schema, defaults included."""
-    missing = op._schema.arguments[len(args) :]
-    return [*args, *(kwargs.get(argument.name, argument.default_value) for argument in missing)]
+class _Exits(TorchFunctionMode):
+    """Watches the ways by which tensors are handed to NumPy and other libraries."""
+
+    WAYS: ClassVar[Mapping[Any, str]] = {
+        torch.Tensor.numpy: "NumPy",
+        torch.Tensor.__array__: "NumPy",
+        torch.Tensor.__dlpack__: "DLPack",
+    }
+
+    def __init__(self, watch: Trace) -> None:
+        super().__init__()
+        self._watch = watch
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if function in self.WAYS:
+            self._watch.leave_pytorch(self.WAYS[function])
+        return function(*args, **(kwargs or {}))
 
 
-def _bits(product: Product) -> int:
-    return 8 * max(x.element_size() for x in product.operands)
+def _work(product: Product, varying: list[int]) -> Work:
+    weights = [x for i, x in enumerate(product.factors) if i not in varying]
+    return Work(
+        macs=product.macs,
+        dense=product.dense,
+        effective=product.effective(),
+        outputs=product.outputs,
+        weights=sum(_stored(x) for x in weights),
+        bits=8 * max(x.element_size() for x in product.operands),
+    )
+
+
+def _are_dense(tensors: list[Tensor]) -> bool:
+    """Whether none of them is sparse or nested: products of such are not counted."""
+    return all(x.layout is torch.strided for x in tensors)
+
+
+def _stored(x: Tensor) -> int:
+    """Numbers of a tensor that is expanded along some axes, each once."""
+    return math.prod(side for side, stride in zip(x.shape, x.stride(), strict=True) if stride)
+
+
+def _written(op: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """The arguments that an op writes to."""
+    values = zip(op._schema.arguments, positional(op, args, kwargs), strict=False)
+    return tensors_in([value for a, value in values if a.alias_info is not None and a.alias_info.is_write])

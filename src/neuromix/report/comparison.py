@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from neuromix.measure.spikes import stage
 from neuromix.report import numbers
 from neuromix.report.blocks import Chart, Table
 from neuromix.report.charts import Series, bars, lines, stacked_bars
 from neuromix.report.measured import Measured
-from neuromix.report.spikes import stage
 
 
 def figures(models: Sequence[Measured], **about: Any) -> Table:

@@ -20,12 +20,11 @@ from neuromix.core.model import Model
 from neuromix.measure.energy import energy_models
 from neuromix.measure.profile import Profile, profile
 from neuromix.measure.rules import CountingRule, counting_rule
-from neuromix.report.charts import SpikeTrain
+from neuromix.measure.spikes import SpikeTrain, last_of_each_stage, recorded_spikes, spike_trains, stage
 from neuromix.report.demo_page import Shown, demo_page
 from neuromix.report.deployed import Deployment, deploy
 from neuromix.report.measured import Curve, Measured
 from neuromix.report.page import render, require_extra
-from neuromix.report.spikes import last_of_each_stage, recorded_spikes, spike_trains, stage
 from neuromix.runtime.session import has_engine
 from neuromix.training.api import RunResult, train
 from neuromix.training.observer import Observer

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from neuromix.measure.spikes import SpikeTrain
 from neuromix.report import comparison, numbers
 from neuromix.report.blocks import Chart, Code, Facts, Page, Prose, Section, Table, Tile, Tiles
-from neuromix.report.charts import SpikeTrain, image, raster
 from neuromix.report.deployed import Deployment
+from neuromix.report.heatmaps import image, raster
 from neuromix.report.measured import Measured
 
 

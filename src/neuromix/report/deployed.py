@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from neuromix.core.model import Model
-from neuromix.report.spikes import recorded_spikes
+from neuromix.measure.spikes import recorded_spikes
 from neuromix.runtime import Network, load, lower, quantize, write_program
 from neuromix.runtime.export import calibration_images
 from neuromix.training.task import Task

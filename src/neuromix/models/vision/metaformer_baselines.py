@@ -89,16 +89,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
 }
 
-# Trainable parameters, at S12 and S18 as counted on the authors' code, and ImageNet-1k top-1 (%) at 224x224.
-PUBLISHED: dict[str, dict[str, float]] = {
-    "identityformer_s12": {"parameters": 11_891_712, "top1": 74.6},
-    "identityformer_m48": {"parameters": 73_346_056, "top1": 80.4},
-    "randformer_s12": {"parameters": 11_891_712, "frozen_parameters": 235_298, "top1": 76.6},
-    "randformer_m48": {"parameters": 73_346_056, "top1": 81.4},
-    "poolformerv2_s12": {"parameters": 11_891_712, "top1": 78.0},
-    "poolformerv2_m48": {"parameters": 73_346_056, "top1": 82.6},
-    "convformer_s18": {"parameters": 26_774_448, "top1": 83.0},
-    "caformer_s18": {"parameters": 26_341_656, "top1": 83.6},
+def _published(parameters: int, gmacs: float, top1: float, **more: float) -> dict[str, Any]:
+    at = {"input": (3, 224, 224)}
+    return {"parameters": parameters, "gmacs": gmacs, "top1": top1, "gmacs_at": at, **more}
+
+
+# Trainable parameters, at S12 and S18 as counted on the authors' code; GMAC and ImageNet-1k top-1 (%) as printed.
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "identityformer_s12": _published(11_891_712, 1.8, 74.6),
+    "identityformer_m48": _published(73_346_056, 11.5, 80.4),
+    "randformer_s12": _published(11_891_712, 1.9, 76.6, frozen_parameters=235_298),
+    "randformer_m48": _published(73_346_056, 11.9, 81.4),
+    "poolformerv2_s12": _published(11_891_712, 1.8, 78.0),
+    "poolformerv2_m48": _published(73_346_056, 11.5, 82.6),
+    "convformer_s18": _published(26_774_448, 3.9, 83.0),
+    "caformer_s18": _published(26_341_656, 4.1, 83.6),
 }
 
 register_model(

@@ -81,13 +81,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def _published(parameters: int, gmacs: float, top1: float, **more: float) -> dict[str, float]:
-    return {"parameters": parameters, "gmacs": gmacs, "top1": top1, **more}
+def _published(parameters: int, gmacs: float, top1: float, **more: float) -> dict[str, Any]:
+    at = {"input": (3, 224, 224)}
+    return {"parameters": parameters, "gmacs": gmacs, "top1": top1, "gmacs_at": at, **more}
 
 
 # Trainable parameters counted on the authors' code; GMAC at 224x224 and ImageNet-1k top-1 (%) as printed. The last
 # number was counted, not printed: GMAC of convolutions, linear layers and the two products of attention.
-PUBLISHED: dict[str, dict[str, float]] = {
+PUBLISHED: dict[str, dict[str, Any]] = {
     "poolformer_s12": _published(11_915_176, 1.8, 77.2, gmacs_without_norms=1.8123),
     "poolformer_s24": _published(21_388_968, 3.4, 80.3, gmacs_without_norms=3.3922),
     "poolformer_s36": _published(30_862_760, 5.0, 81.4, gmacs_without_norms=4.9721),

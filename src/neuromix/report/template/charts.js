@@ -1,12 +1,13 @@
 // Draws each chart from the JSON inside it, with the colours of the page as it is now: light or dark.
 (() => {
   const root = document.documentElement;
-  const charts = [...document.querySelectorAll(".chart")].map((element) => {
+  const charts = new Map(); // element -> its figure
+  for (const element of document.querySelectorAll(".chart")) {
     const source = element.querySelector("script");
-    const figure = JSON.parse(source.textContent);
+    charts.set(element, JSON.parse(source.textContent));
     source.remove();
-    return { element, figure };
-  });
+  }
+  const hidden = new Set(); // names of legend entries whose marks are not shown
 
   const colours = () => {
     const style = getComputedStyle(root);
@@ -32,13 +33,12 @@
 
   const layoutOf = (own) => {
     const layout = {
-      autosize: true,
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: getComputedStyle(document.body).fontFamily, size: 12.5, color: "var(--muted)" },
       margin: { l: 12, r: 12, t: 8, b: 12 },
       legend: { orientation: "h", x: 0, y: 1, xanchor: "left", yanchor: "bottom", traceorder: "normal", font: { color: "var(--ink)" } },
-      hoverlabel: { bgcolor: "var(--card)", bordercolor: "var(--line)", font: { color: "var(--ink)" } },
+      hoverlabel: { bgcolor: "var(--card)", bordercolor: "var(--line)", font: { color: "var(--ink)" }, align: "left" },
       dragmode: false,
       ...own,
     };
@@ -49,20 +49,40 @@
     return layout;
   };
 
-  const draw = () => {
+  // Not before a chart has a place: when its fold is opened, or its option is chosen.
+  const draw = (element) => {
+    const { clientWidth: width, clientHeight: height } = element;
+    if (width === 0) return;
+    const { data, layout } = charts.get(element);
     const coloured = colours();
-    for (const { element, figure } of charts)
-      Plotly.react(element, coloured(figure.data), coloured(layoutOf(figure.layout)), {
-        displayModeBar: false,
-      });
+    const traces = data.map((trace) => ({ ...trace, visible: !hidden.has(trace.legendgroup) }));
+    const full = { ...layoutOf(layout), width, height };
+    if (width < 600) {
+      // There is no room for names beside marks, nor for many numbers at an axis.
+      for (const trace of traces) if (trace.mode) trace.mode = trace.mode.replace("+text", "");
+      if (full.xaxis.nticks) full.xaxis.nticks = 3;
+    }
+    Plotly.react(element, coloured(traces), coloured(full), { displayModeBar: false });
+    // Where plotly measures texts is nothing to read out.
+    document.getElementById("js-plotly-tester")?.setAttribute("aria-hidden", "true");
   };
+  const redraw = () => [...charts.keys()].forEach(draw);
 
   // Follows the card that a chart is in, not only the window: a fold that opens, a phone that turns.
-  const observer = new ResizeObserver((entries) => {
-    for (const { target } of entries) if (target.clientWidth > 0) Plotly.Plots.resize(target);
-  });
+  const observer = new ResizeObserver((entries) => entries.forEach(({ target }) => draw(target)));
+  for (const element of charts.keys()) observer.observe(element);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 
-  draw();
-  for (const { element } of charts) observer.observe(element);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  const boxes = [...document.querySelectorAll(".legend input")];
+  const toggle = (names, shown) => {
+    for (const name of names) shown ? hidden.delete(name) : hidden.add(name);
+    for (const box of boxes) box.checked = !hidden.has(box.value);
+    redraw();
+  };
+  for (const legend of document.querySelectorAll(".legend")) {
+    const names = [...legend.querySelectorAll("input")].map((box) => box.value);
+    legend.addEventListener("change", ({ target }) => toggle([target.value], target.checked));
+    for (const button of legend.querySelectorAll("button"))
+      button.addEventListener("click", () => toggle(names, button.dataset.all !== ""));
+  }
 })();

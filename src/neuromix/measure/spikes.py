@@ -1,18 +1,27 @@
-"""Spikes of one input, layer by layer, for rasters.
+"""Spikes of one input, layer by layer.
 
 Shapes: T spike time, B batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from neuromix.neurons import Neuron
-from neuromix.report.charts import SpikeTrain
+
+
+@dataclass(frozen=True)
+class SpikeTrain:
+    """Spikes of some neurons of one layer: `spikes[t][n]`, 0 for silence."""
+
+    name: str
+    neurons: int  # that the layer has; `spikes` may show fewer
+    spikes: Sequence[Sequence[int]]
 
 
 @contextmanager

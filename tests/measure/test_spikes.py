@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 import neuromix
+from neuromix.measure.spikes import last_of_each_stage, recorded_spikes, spike_trains, stage
 from neuromix.neurons import LIF
-from neuromix.report.spikes import last_of_each_stage, recorded_spikes, spike_trains, stage
 
 
 def test_spikes_of_each_layer_in_order() -> None:
