@@ -2,6 +2,7 @@
 // instruction set.
 #include "conv_kernels.h"
 
+#include <algorithm>
 #include <cstring>
 
 #if defined(__AVX2__)
@@ -50,11 +51,66 @@ inline Floats fused(Floats a, Floats b, Floats c) {
 #endif
 }
 
+// A bit for each lane.
+#if defined(__AVX512F__)
+
+typedef __mmask16 Mask;
+
+inline Mask mask_of(std::uint64_t bits) { return Mask(bits); }
+inline std::uint64_t bits_of(Mask mask) { return mask; }
+inline Mask at_least(Floats a, Floats b) { return _mm512_cmp_ps_mask(__m512(a), __m512(b), _CMP_GE_OQ); }
+inline Floats choose(Mask mask, Floats a, Floats b) {
+  return Floats(_mm512_mask_blend_ps(mask, __m512(b), __m512(a)));
+}
+inline Floats add_where(Mask mask, Floats weight, Floats sum) {
+  return Floats(_mm512_mask_add_ps(__m512(sum), mask, __m512(sum), __m512(weight)));
+}
+
+#else
+
+typedef Ints Mask;  // all ones where the bit is set
+
+inline Mask mask_of(std::uint64_t bits) {
+  Ints lane;
+  for (std::size_t k = 0; k < kLanes; ++k) lane[k] = 1 << k;
+  return (lane & std::int32_t(bits & 0xff)) != 0;
+}
+inline std::uint64_t bits_of(const Mask& mask) {
+#if defined(__AVX2__)
+  return std::uint32_t(_mm256_movemask_ps(__m256(mask)));
+#else
+  std::uint64_t bits = 0;
+  for (std::size_t k = 0; k < kLanes; ++k) bits |= std::uint64_t(mask[k] & 1) << k;
+  return bits;
+#endif
+}
+inline Mask at_least(Floats a, Floats b) { return a >= b; }
+inline Floats choose(Mask mask, Floats a, Floats b) { return mask ? a : b; }
+inline Floats add_where(Mask mask, Floats weight, Floats sum) { return sum + Floats(Ints(weight) & mask); }
+
+#endif
+
 std::uint64_t count_bits(const std::uint64_t* words, std::size_t count) {
   std::uint64_t all = 0;
   for (std::size_t i = 0; i < count; ++i) all += std::uint64_t(__builtin_popcountll(words[i]));
   return all;
 }
+
+#if defined(__AVX512F__)
+
+std::size_t list_bits(const std::uint64_t* words, std::size_t count, std::uint32_t first, std::uint32_t* to) {
+  const std::uint32_t* const begin = to;
+  const __m512i places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  for (std::size_t w = 0; w < count; ++w)
+    for (std::uint64_t rest = words[w], at = first + 64 * w; rest; rest >>= 16, at += 16) {
+      const auto mask = Mask(rest);
+      _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(mask, _mm512_add_epi32(places, _mm512_set1_epi32(int(at)))));
+      to += __builtin_popcount(mask);
+    }
+  return std::size_t(to - begin);
+}
+
+#else
 
 std::size_t list_bits(const std::uint64_t* words, std::size_t count, std::uint32_t first, std::uint32_t* to) {
   const std::uint32_t* const begin = to;
@@ -62,6 +118,8 @@ std::size_t list_bits(const std::uint64_t* words, std::size_t count, std::uint32
     for (std::uint64_t rest = words[w]; rest; rest &= rest - 1) *to++ = first + std::uint32_t(__builtin_ctzll(rest));
   return std::size_t(to - begin);
 }
+
+#endif
 
 // Where the weights of an event begin.
 inline std::ptrdiff_t row_of(const Events& events, std::size_t e) {
@@ -85,16 +143,18 @@ void add_panel(const float* weights, const std::uint64_t* masks, std::size_t str
   }
 }
 
-void add_rows_times(const float* weights, const Events* lists, std::size_t count, float* sums) {
-  Floats sum[kVectors];
-  for (std::size_t i = 0; i < kVectors; ++i) sum[i] = load<Floats>(sums + i * kLanes);
-  for (const Events* list = lists; list < lists + count; ++list)
-    for (std::size_t e = 0; e < list->count; ++e) {
-      const float* row = weights + row_of(*list, e);
-      const Floats factor = broadcast(float(list->factors[e]));
-      for (std::size_t i = 0; i < kVectors; ++i) sum[i] = fused(factor, load<Floats>(row + i * kLanes), sum[i]);
-    }
-  for (std::size_t i = 0; i < kVectors; ++i) store(sums + i * kLanes, sum[i]);
+void add_rows_times(const float* weights, const Events* lists, std::size_t count, std::size_t places, float* sums) {
+  for (std::size_t place = 0; place < places; ++place, lists += count, sums += kTile) {
+    Floats sum[kVectors];
+    for (std::size_t i = 0; i < kVectors; ++i) sum[i] = load<Floats>(sums + i * kLanes);
+    for (const Events* list = lists; list < lists + count; ++list)
+      for (std::size_t e = 0; e < list->count; ++e) {
+        const float* row = weights + row_of(*list, e);
+        const Floats factor = broadcast(float(list->factors[e]));
+        for (std::size_t i = 0; i < kVectors; ++i) sum[i] = fused(factor, load<Floats>(row + i * kLanes), sum[i]);
+      }
+    for (std::size_t i = 0; i < kVectors; ++i) store(sums + i * kLanes, sum[i]);
+  }
 }
 
 // The sums of a tile of integer weights, 16 outputs of each quarter at the index small_place has them.
@@ -118,59 +178,72 @@ struct SmallSums {
 // times the high bytes to the sums of the low ones, which comes off at the end.
 constexpr std::size_t kShortRun = 256;
 
-template <std::size_t width>
-void add_small_rows(const std::uint8_t* weights, const Events* lists, std::size_t count, const float* scale,
-                    const float* bias, float* to) {
-  constexpr std::size_t vectors = kTile / (4 * kLanes);
-  constexpr bool whole = width == kTile;  // else the high bytes are 0
-  SmallSums total;
-  UShorts low[vectors] = {}, high[vectors] = {};
-  std::size_t room = kShortRun, events = 0;
-  const auto flush = [&] {
-    for (std::size_t i = 0; i < vectors; ++i) {
+// The shorts of a tile. In half a tile the high bytes are 0.
+template <bool whole>
+struct SmallRun {
+  static constexpr std::size_t kVectors = SmallSums::kQuarter;
+  UShorts low[kVectors] = {}, high[kVectors] = {};
+
+  void add(const std::uint8_t* row) {
+    for (std::size_t i = 0; i < kVectors; ++i) {
+      const UShorts bytes = load<UShorts>(row + i * 4 * kLanes);
+      low[i] += bytes;
+      if (whole) high[i] += bytes >> 8;
+    }
+  }
+  void move_to(SmallSums& total) {
+    for (std::size_t i = 0; i < kVectors; ++i) {
       const UInts lows = UInts(low[i] - (high[i] << 8)), highs = UInts(high[i]);
       total.sum[0][i] += lows & 0xffff, total.sum[1][i] += lows >> 16;
       if (whole) total.sum[2][i] += highs & 0xffff, total.sum[3][i] += highs >> 16;
-      low[i] = high[i] = UShorts{};
     }
-    room = kShortRun;
-  };
-  for (const Events* list = lists; list < lists + count; ++list) {
-    events += list->count;
-    for (std::size_t e = 0; e < list->count;) {
-      if (room == 0) flush();
-      const std::size_t rest = list->count - e, next = rest < room ? rest : room, end = e + next;
-      for (; e < end; ++e) {
-        const std::uint8_t* row = weights + row_of(*list, e);
-        for (std::size_t i = 0; i < vectors; ++i) {
-          const UShorts bytes = load<UShorts>(row + i * 4 * kLanes);
-          low[i] += bytes;
-          if (whole) high[i] += bytes >> 8;
-        }
-      }
-      room -= next;
-    }
+    *this = {};
   }
-  flush();
-  total.finish<width>(std::uint32_t(events) * kSmallZero, scale, bias, to);
+};
+
+template <std::size_t width>
+void add_small_rows(const std::uint8_t* weights, const Events* lists, std::size_t count, std::size_t places,
+                    const float* scale, const float* bias, float* sums) {
+  for (std::size_t place = 0; place < places; ++place, lists += count, sums += kTile) {
+    SmallSums total;
+    SmallRun<width == kTile> run;
+    std::size_t room = kShortRun, events = 0;
+    for (std::size_t l = 0; l < count; ++l) {
+      const std::uint32_t* next = lists[l].rows;
+      const std::uint32_t* const end = next + lists[l].count;
+      const std::uint8_t* base = weights + lists[l].first_row * std::ptrdiff_t(kTile);
+      events += lists[l].count;
+      while (next < end) {
+        const std::size_t some = std::min(room, std::size_t(end - next));
+#pragma GCC unroll 4
+        for (const std::uint32_t* const stop = next + some; next < stop; ++next) run.add(base + *next * kTile);
+        room -= some;
+        if (room == 0) run.move_to(total), room = kShortRun;
+      }
+    }
+    run.move_to(total);
+    total.finish<width>(std::uint32_t(events) * kSmallZero, scale, bias, sums);
+  }
 }
 
-void add_small_rows_times(const std::uint8_t* weights, const Events* lists, std::size_t count, const float* scale,
-                          const float* bias, float* to) {
-  SmallSums total;
-  std::uint32_t factors = 0;
-  for (const Events* list = lists; list < lists + count; ++list)
-    for (std::size_t e = 0; e < list->count; ++e) {
-      const std::uint8_t* row = weights + row_of(*list, e);
-      const std::uint32_t factor = list->factors[e];
-      factors += factor;
-      for (std::size_t i = 0; i < SmallSums::kQuarter; ++i) {
-        const UInts bytes = load<UInts>(row + i * 4 * kLanes);
-        total.sum[0][i] += factor * (bytes & 0xff), total.sum[1][i] += factor * (bytes >> 16 & 0xff);
-        total.sum[2][i] += factor * (bytes >> 8 & 0xff), total.sum[3][i] += factor * (bytes >> 24);
+void add_small_rows_times(const std::uint8_t* weights, const Events* lists, std::size_t count, std::size_t places,
+                          const float* scale, const float* bias, float* sums) {
+  for (std::size_t place = 0; place < places; ++place, lists += count, sums += kTile) {
+    SmallSums total;
+    std::uint32_t factors = 0;
+    for (const Events* list = lists; list < lists + count; ++list)
+      for (std::size_t e = 0; e < list->count; ++e) {
+        const std::uint8_t* row = weights + row_of(*list, e);
+        const std::uint32_t factor = list->factors[e];
+        factors += factor;
+        for (std::size_t i = 0; i < SmallSums::kQuarter; ++i) {
+          const UInts bytes = load<UInts>(row + i * 4 * kLanes);
+          total.sum[0][i] += factor * (bytes & 0xff), total.sum[1][i] += factor * (bytes >> 16 & 0xff);
+          total.sum[2][i] += factor * (bytes >> 8 & 0xff), total.sum[3][i] += factor * (bytes >> 24);
+        }
       }
-    }
-  total.finish<kTile>(factors * kSmallZero, scale, bias, to);
+    total.finish<kTile>(factors * kSmallZero, scale, bias, sums);
+  }
 }
 
 // As many outputs at once as leaves the sums of all pixels in registers.
@@ -196,37 +269,13 @@ void multiply(const float* const* x, const float* weights, std::size_t count, fl
   }
 }
 
-#if defined(__AVX512F__)
-
-typedef __mmask16 Mask;
-
-inline Mask mask_of(std::uint64_t bits) { return Mask(bits); }
-
-inline Floats add_where(Mask mask, Floats weight, Floats sum) {
-  return Floats(_mm512_mask_add_ps(__m512(sum), mask, __m512(sum), __m512(weight)));
-}
-
-#else
-
-typedef Ints Mask;
-
-// All ones in the lanes whose bit is set.
-inline Mask mask_of(std::uint64_t bits) {
-  Ints lane;
-  for (std::size_t k = 0; k < kLanes; ++k) lane[k] = 1 << k;
-  return (lane & std::int32_t(bits & 0xff)) != 0;
-}
-
-inline Floats add_where(Mask mask, Floats weight, Floats sum) { return sum + Floats(Ints(weight) & mask); }
-
-#endif
-
 // The depthwise kernels for a vector of channels. Where outputs lie side by side, an input serves all that see it.
 // kColumns: of the kernel, where it is known beforehand, else 0.
 template <std::size_t kOutputs, std::size_t kColumns, typename T, typename Read, typename Combine>
 void slide(const Window& window, const float* weights, const T* const* rows, float* sums, const Read& read,
            const Combine& combine) {
-  const std::size_t columns = kColumns ? kColumns : window.columns;
+  const std::size_t columns = kColumns ? kColumns : window.columns, dilation = kColumns ? 1 : window.dilation;
+  const std::size_t first = std::size_t(window.first), width = window.width, pitch = window.pitch;
   Floats sum[kOutputs];
   for (std::size_t p = 0; p < kOutputs; ++p)
     sum[p] = p < window.outputs ? load<Floats>(sums + p * window.sums_pitch) : Floats{};
@@ -234,9 +283,9 @@ void slide(const Window& window, const float* weights, const T* const* rows, flo
     if (!rows[row]) continue;
 #pragma GCC unroll 16
     for (std::size_t j = 0; j < columns + kOutputs - 1; ++j) {
-      const std::size_t column = std::size_t(window.first) + j * window.dilation;  // left of the map it is huge
-      if (column >= window.width) continue;
-      const auto x = read(rows[row] + column * window.pitch);
+      const std::size_t column = first + j * dilation;  // left of the map it is huge
+      if (column >= width) continue;
+      const auto x = read(rows[row] + column * pitch);
 #pragma GCC unroll 8
       for (std::size_t p = 0; p < kOutputs; ++p)
         if (j - p < columns) sum[p] = combine(x, load<Floats>(weights + (j - p) * kTile), sum[p]);
@@ -275,19 +324,6 @@ void add_products(const Window& window, const float* weights, const float* const
   if (i < count) slide(window, weights + i, rows, sums + i, read_rest, multiply);
 }
 
-// Bit k of the result: lane k of a comparison's result.
-inline std::uint64_t bits_of(const Ints& lanes) {
-#if defined(__AVX512F__)
-  return _mm512_movepi32_mask(__m512i(lanes));
-#elif defined(__AVX2__)
-  return std::uint32_t(_mm256_movemask_ps(__m256(lanes)));
-#else
-  std::uint64_t bits = 0;
-  for (std::size_t k = 0; k < kLanes; ++k) bits |= std::uint64_t(lanes[k] & 1) << k;
-  return bits;
-#endif
-}
-
 // Where spikes go: to bit `at` of a word for each step.
 struct Spikes {
   std::uint64_t* to;
@@ -306,9 +342,9 @@ void fire_vector(const Neuron& neuron, std::size_t c, std::size_t steps, const f
   Floats potential = load<Floats>(v);
   for (std::size_t t = 0; t < steps; ++t) {
     const Floats h = decay * potential + gain * load<Floats>(x + t * stride) + offset;
-    const Ints fired = h >= level;
-    potential = reset == Reset::hard ? (fired ? v_reset : h)
-                : reset == Reset::soft ? h - (fired ? threshold : Floats{})
+    const Mask fired = at_least(h, level);
+    potential = reset == Reset::hard   ? choose(fired, v_reset, h)
+                : reset == Reset::soft ? h - choose(fired, threshold, Floats{})
                                        : h;
     spikes.set(t, bits_of(fired));
   }

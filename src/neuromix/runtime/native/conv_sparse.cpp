@@ -67,21 +67,20 @@ std::uint64_t Panels::gather(const Part& part, std::size_t group, const Slot& sl
 }
 
 void Panels::add_up(const Part& part, std::size_t tile, const Slot& slot) const {
-  const std::size_t places = (part.last_pixel - part.first_pixel) * job_.steps;
+  const std::size_t places = part.places(job_.steps);
   for (std::size_t i = 0; i < places; ++i) job_.begin(tile, slot.sums + i * kTile);
   const float* weights = c_.real.data() + tile * c_.rows * kTile;
   for (std::size_t p = 0; p < panels(c_); ++p)
-    job_.kernel.add_panel[c_.tiles[tile].is_whole()](weights + p * 64 * kTile, slot.masks + p, panels(c_), places, slot.sums);
-  float* sums = slot.sums;
-  for (std::size_t pixel = part.first_pixel; pixel < part.last_pixel; ++pixel, sums += job_.steps * kTile)
-    job_.finish(tile, pixel, 0, job_.steps, sums);
+    job_.kernel.add_panel[c_.tiles[tile].is_whole()](weights + p * 64 * kTile, slot.masks + p, panels(c_), places,
+                                                     slot.sums);
+  job_.finish(tile, part, slot.sums);
 }
 
 // ---- Lists ----
 
 Lists::Slot::Slot(const Conv::Layout& c, Carver carver)
     : events(carver.take<Events>(kPlaces * (c.taps / c.taps_of_list))),
-      sums(carver.take<float>(kSteps * kTile)),
+      sums(carver.take<float>(kPlaces * kTile)),
       end(carver.at) {}
 
 Lists::Lists(const Job& job, Carver& carver) : Way(job) {
@@ -126,11 +125,7 @@ std::uint64_t Lists::run(const Part& part, std::uintptr_t memory) const {
   std::uint64_t active = 0, operations = 0;
   for (std::size_t tile = part.first_tile; tile < part.last_tile; ++tile) {
     if (c_.tiles[tile].group != group) active = find(part, group = c_.tiles[tile].group, slot);
-    const Events* events = slot.events;
-    for (std::size_t pixel = part.first_pixel; pixel < part.last_pixel; ++pixel) {
-      for (std::size_t t = 0; t < job_.steps; ++t, events += lists()) add_up(tile, events, slot.sums + t * kTile);
-      job_.finish(tile, pixel, 0, job_.steps, slot.sums);
-    }
+    add_up(part, tile, slot);
     operations += active * c_.tiles[tile].outputs;
   }
   return operations;
@@ -170,15 +165,17 @@ Events Lists::events(std::size_t t, std::size_t pixel, std::size_t tap, std::siz
   return {first, factors, std::size_t(last - first), std::ptrdiff_t(tap * c_.in_group) - input};
 }
 
-void Lists::add_up(std::size_t tile, const Events* events, float* sums) const {
-  const std::size_t at = tile * c_.rows * kTile;
+void Lists::add_up(const Part& part, std::size_t tile, const Slot& slot) const {
+  const std::size_t at = tile * c_.rows * kTile, places = part.places(job_.steps);
   if (c_.small.empty()) {
-    job_.begin(tile, sums);
-    return job_.kernel.add_rows_times(c_.real.data() + at, events, lists(), sums);
+    for (std::size_t i = 0; i < places; ++i) job_.begin(tile, slot.sums + i * kTile);
+    job_.kernel.add_rows_times(c_.real.data() + at, slot.events, lists(), places, slot.sums);
+  } else {
+    const float *scale = c_.scale.data() + tile * kTile, *bias = c_.bias.data() + tile * kTile;
+    const auto add = factors_ ? job_.kernel.add_small_rows_times : job_.kernel.add_small_rows[c_.tiles[tile].is_whole()];
+    add(c_.small.data() + at, slot.events, lists(), places, scale, bias, slot.sums);
   }
-  const float *scale = c_.scale.data() + tile * kTile, *bias = c_.bias.data() + tile * kTile;
-  const auto add = factors_ ? job_.kernel.add_small_rows_times : job_.kernel.add_small_rows[c_.tiles[tile].is_whole()];
-  add(c_.small.data() + at, events, lists(), scale, bias, sums);
+  job_.finish(tile, part, slot.sums);
 }
 
 }  // namespace nmx

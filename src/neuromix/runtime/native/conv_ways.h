@@ -23,6 +23,8 @@ struct Carver {
 // Outputs at some pixels of the map, at all steps, and of them some tiles.
 struct Part {
   std::size_t first_pixel, last_pixel, first_tile, last_tile;
+
+  std::size_t places(std::size_t steps) const { return (last_pixel - first_pixel) * steps; }
 };
 
 // Outputs of a tile that a part has at most, over its pixels and steps: their sums stay in the second-nearest cache.
@@ -61,6 +63,11 @@ struct Job {
   }
   // Makes sums [some][kTile] the output of some steps, to be called in the order of the steps.
   void finish(std::size_t tile, std::size_t pixel, std::size_t first_step, std::size_t some, float* sums) const;
+  // The same for all pixels and steps of a part, sums [pixel][step][kTile].
+  void finish(std::size_t tile, const Part& part, float* sums) const {
+    for (std::size_t pixel = part.first_pixel; pixel < part.last_pixel; ++pixel, sums += steps * kTile)
+      finish(tile, pixel, 0, steps, sums);
+  }
 };
 
 class Way {
@@ -115,16 +122,16 @@ class Lists final : public Way {
  private:
   struct Slot {
     Events* events;  // [place][lists]
-    float* sums;     // [kSteps][kTile]
+    float* sums;     // [place][kTile]
     std::uintptr_t end;
     Slot(const Conv::Layout& c, Carver carver);
   };
   void list_row(std::size_t row);
-  std::size_t row_size() const { return s_.in_width * s_.in_channels; }
+  std::size_t row_size() const { return s_.in_width * s_.in_channels + kListSlack; }
   std::size_t lists() const { return c_.taps / c_.taps_of_list; }
   std::uint64_t find(const Part& part, std::size_t group, const Slot& slot) const;
   Events events(std::size_t t, std::size_t pixel, std::size_t tap, std::size_t group) const;
-  void add_up(std::size_t tile, const Events* lists, float* sums) const;
+  void add_up(const Part& part, std::size_t tile, const Slot& slot) const;
 
   // The active inputs of each row of each step, as x * channels + channel, ascending. A row has `row_size()` places,
   // and begins_ tells for each of its pixels, and for the end, where in the row its inputs begin.
