@@ -121,9 +121,8 @@ std::size_t list_bits(const std::uint64_t* words, std::size_t count, std::uint32
 
 #endif
 
-// Where the weights of an event begin.
-inline std::ptrdiff_t row_of(const Events& events, std::size_t e) {
-  return (events.first_row + std::ptrdiff_t(events.rows[e])) * std::ptrdiff_t(kTile);
+void copy_list(const std::uint32_t* from, std::size_t count, std::uint32_t offset, std::uint32_t* to) {
+  for (std::size_t i = 0; i < count; i += kLanes) store(to + i, load<UInts>(from + i) + offset);
 }
 
 // For tiles of which the first `width` outputs are wanted.
@@ -143,16 +142,15 @@ void add_panel(const float* weights, const std::uint64_t* masks, std::size_t str
   }
 }
 
-void add_rows_times(const float* weights, const Events* lists, std::size_t count, std::size_t places, float* sums) {
-  for (std::size_t place = 0; place < places; ++place, lists += count, sums += kTile) {
+void add_rows_times(const float* weights, const Events& events, std::size_t places, float* sums) {
+  for (std::size_t place = 0; place < places; ++place, sums += kTile) {
     Floats sum[kVectors];
     for (std::size_t i = 0; i < kVectors; ++i) sum[i] = load<Floats>(sums + i * kLanes);
-    for (const Events* list = lists; list < lists + count; ++list)
-      for (std::size_t e = 0; e < list->count; ++e) {
-        const float* row = weights + row_of(*list, e);
-        const Floats factor = broadcast(float(list->factors[e]));
-        for (std::size_t i = 0; i < kVectors; ++i) sum[i] = fused(factor, load<Floats>(row + i * kLanes), sum[i]);
-      }
+    for (std::size_t e = events.begins[place]; e < events.begins[place + 1]; ++e) {
+      const float* row = weights + events.rows[e] * kTile;
+      const Floats factor = broadcast(float(events.factors[e]));
+      for (std::size_t i = 0; i < kVectors; ++i) sum[i] = fused(factor, load<Floats>(row + i * kLanes), sum[i]);
+    }
     for (std::size_t i = 0; i < kVectors; ++i) store(sums + i * kLanes, sum[i]);
   }
 }
@@ -191,58 +189,50 @@ struct SmallRun {
       if (whole) high[i] += bytes >> 8;
     }
   }
-  void move_to(SmallSums& total) {
+  void move_to(SmallSums& total) const {
     for (std::size_t i = 0; i < kVectors; ++i) {
       const UInts lows = UInts(low[i] - (high[i] << 8)), highs = UInts(high[i]);
       total.sum[0][i] += lows & 0xffff, total.sum[1][i] += lows >> 16;
       if (whole) total.sum[2][i] += highs & 0xffff, total.sum[3][i] += highs >> 16;
     }
-    *this = {};
   }
 };
 
 template <std::size_t width>
-void add_small_rows(const std::uint8_t* weights, const Events* lists, std::size_t count, std::size_t places,
-                    const float* scale, const float* bias, float* sums) {
-  for (std::size_t place = 0; place < places; ++place, lists += count, sums += kTile) {
+void add_small_rows(const std::uint8_t* weights, const Events& events, std::size_t places, const float* scale,
+                    const float* bias, float* sums) {
+  for (std::size_t place = 0; place < places; ++place, sums += kTile) {
+    const std::uint32_t* next = events.rows + events.begins[place];
+    const std::uint32_t* const end = events.rows + events.begins[place + 1];
+    const auto zeros = std::uint32_t(end - next) * kSmallZero;
     SmallSums total;
-    SmallRun<width == kTile> run;
-    std::size_t room = kShortRun, events = 0;
-    for (std::size_t l = 0; l < count; ++l) {
-      const std::uint32_t* next = lists[l].rows;
-      const std::uint32_t* const end = next + lists[l].count;
-      const std::uint8_t* base = weights + lists[l].first_row * std::ptrdiff_t(kTile);
-      events += lists[l].count;
-      while (next < end) {
-        const std::size_t some = std::min(room, std::size_t(end - next));
+    do {
+      SmallRun<width == kTile> run;
+      const std::uint32_t* const stop = next + std::min<std::ptrdiff_t>(kShortRun, end - next);
 #pragma GCC unroll 4
-        for (const std::uint32_t* const stop = next + some; next < stop; ++next) run.add(base + *next * kTile);
-        room -= some;
-        if (room == 0) run.move_to(total), room = kShortRun;
-      }
-    }
-    run.move_to(total);
-    total.finish<width>(std::uint32_t(events) * kSmallZero, scale, bias, sums);
+      for (; next < stop; ++next) run.add(weights + *next * kTile);
+      run.move_to(total);
+    } while (next < end);
+    total.finish<width>(zeros, scale, bias, sums);
   }
 }
 
-void add_small_rows_times(const std::uint8_t* weights, const Events* lists, std::size_t count, std::size_t places,
-                          const float* scale, const float* bias, float* sums) {
-  for (std::size_t place = 0; place < places; ++place, lists += count, sums += kTile) {
+void add_small_rows_times(const std::uint8_t* weights, const Events& events, std::size_t places, const float* scale,
+                          const float* bias, float* sums) {
+  for (std::size_t place = 0; place < places; ++place, sums += kTile) {
     SmallSums total;
-    std::uint32_t factors = 0;
-    for (const Events* list = lists; list < lists + count; ++list)
-      for (std::size_t e = 0; e < list->count; ++e) {
-        const std::uint8_t* row = weights + row_of(*list, e);
-        const std::uint32_t factor = list->factors[e];
-        factors += factor;
-        for (std::size_t i = 0; i < SmallSums::kQuarter; ++i) {
-          const UInts bytes = load<UInts>(row + i * 4 * kLanes);
-          total.sum[0][i] += factor * (bytes & 0xff), total.sum[1][i] += factor * (bytes >> 16 & 0xff);
-          total.sum[2][i] += factor * (bytes >> 8 & 0xff), total.sum[3][i] += factor * (bytes >> 24);
-        }
+    std::uint32_t zeros = 0;
+    for (std::size_t e = events.begins[place]; e < events.begins[place + 1]; ++e) {
+      const std::uint8_t* row = weights + events.rows[e] * kTile;
+      const std::uint32_t factor = events.factors[e];
+      zeros += factor * kSmallZero;
+      for (std::size_t i = 0; i < SmallSums::kQuarter; ++i) {
+        const UInts bytes = load<UInts>(row + i * 4 * kLanes);
+        total.sum[0][i] += factor * (bytes & 0xff), total.sum[1][i] += factor * (bytes >> 16 & 0xff);
+        total.sum[2][i] += factor * (bytes >> 8 & 0xff), total.sum[3][i] += factor * (bytes >> 24);
       }
-    total.finish<kTile>(factors * kSmallZero, scale, bias, sums);
+    }
+    total.finish<kTile>(zeros, scale, bias, sums);
   }
 }
 
@@ -332,23 +322,29 @@ struct Spikes {
   void set(std::size_t step, std::uint64_t bits) const { to[step * stride] |= bits << at; }
 };
 
-// `fire` for a whole vector of neurons.
-template <Reset reset>
-void fire_vector(const Neuron& neuron, std::size_t c, std::size_t steps, const float* x, std::size_t stride, float* v,
-                 const Spikes& spikes) {
-  const Floats decay = load<Floats>(neuron.decay + c), gain = load<Floats>(neuron.gain + c);
-  const Floats offset = load<Floats>(neuron.offset + c), level = load<Floats>(neuron.level + c);
-  const Floats threshold = load<Floats>(neuron.threshold + c), v_reset = broadcast(neuron.v_reset);
-  Floats potential = load<Floats>(v);
-  for (std::size_t t = 0; t < steps; ++t) {
-    const Floats h = decay * potential + gain * load<Floats>(x + t * stride) + offset;
-    const Mask fired = at_least(h, level);
-    potential = reset == Reset::hard   ? choose(fired, v_reset, h)
-                : reset == Reset::soft ? h - choose(fired, threshold, Floats{})
-                                       : h;
-    spikes.set(t, bits_of(fired));
+// `fire` for some whole vectors of neurons.
+template <Reset reset, std::size_t vectors>
+void fire_vectors(const Neuron& neuron, std::size_t c, std::size_t steps, const float* x, std::size_t stride, float* v,
+                  const Spikes& spikes) {
+  const Floats v_reset = broadcast(neuron.v_reset);
+  Floats potential[vectors];
+  for (std::size_t i = 0; i < vectors; ++i) potential[i] = load<Floats>(v + i * kLanes);
+  for (std::size_t t = 0; t < steps; ++t, x += stride) {
+    std::uint64_t bits = 0;
+    for (std::size_t i = 0; i < vectors; ++i) {
+      const std::size_t n = c + i * kLanes;
+      const Floats decayed = load<Floats>(neuron.decay + n) * potential[i];
+      const Floats h = decayed + load<Floats>(neuron.gain + n) * load<Floats>(x + i * kLanes) +
+                       load<Floats>(neuron.offset + n);
+      const Mask fired = at_least(h, load<Floats>(neuron.level + n));
+      potential[i] = reset == Reset::hard   ? choose(fired, v_reset, h)
+                     : reset == Reset::soft ? h - choose(fired, load<Floats>(neuron.threshold + n), Floats{})
+                                            : h;
+      bits |= bits_of(fired) << (i * kLanes);
+    }
+    spikes.set(t, bits);
   }
-  store(v, potential);
+  for (std::size_t i = 0; i < vectors; ++i) store(v + i * kLanes, potential[i]);
 }
 
 // What is left when a vector does not fit any more, filled up with zeros.
@@ -364,7 +360,7 @@ void fire_rest(const Neuron& neuron, std::size_t c, std::size_t count, std::size
   for (std::size_t t = 0; t < steps; ++t) {
     std::uint64_t bits = 0;
     copy(5, x + t * stride);
-    fire_vector<reset>(padded, 0, 1, copies[5], 0, copies[6], {&bits, 0, 0});
+    fire_vectors<reset, 1>(padded, 0, 1, copies[5], 0, copies[6], {&bits, 0, 0});
     spikes.set(t, bits & ((std::uint64_t(1) << count) - 1));
   }
   std::memcpy(v, copies[6], count * sizeof(float));
@@ -375,8 +371,10 @@ void fire_as(const Neuron& neuron, std::size_t channel, std::size_t count, std::
              std::size_t stride, float* v, Spikes spikes) {
   for (std::size_t t = 0; t < steps; ++t) spikes.to[t * spikes.stride] = 0;
   std::size_t& n = spikes.at;
+  for (; n + 4 * kLanes <= count; n += 4 * kLanes)  // their sums do not wait for one another
+    fire_vectors<reset, 4>(neuron, channel + n, steps, x + n, stride, v + n, spikes);
   for (; n + kLanes <= count; n += kLanes)
-    fire_vector<reset>(neuron, channel + n, steps, x + n, stride, v + n, spikes);
+    fire_vectors<reset, 1>(neuron, channel + n, steps, x + n, stride, v + n, spikes);
   if (n < count) fire_rest<reset>(neuron, channel + n, count - n, steps, x + n, stride, v + n, spikes);
 }
 
@@ -394,6 +392,7 @@ extern const Kernels NMX_KERNELS;
 const Kernels NMX_KERNELS = {NMX_KERNELS_NAME,
                              count_bits,
                              list_bits,
+                             copy_list,
                              {add_panel<kTile / 2>, add_panel<kTile>},
                              add_rows_times,
                              {add_small_rows<kTile / 2>, add_small_rows<kTile>},

@@ -21,12 +21,12 @@ inline std::size_t small_place(std::size_t n) { return 4 * (n % 16) + 2 * (n / 1
 
 constexpr std::size_t kListSlack = 16;
 
-// Rows of weights to add, in order: first_row + rows[i], and for integer inputs as often as factors[i] says.
+// Rows of weights to add at some places, in order: of place p those from begins[p] to begins[p + 1], for integer inputs
+// each as often as its factor says.
 struct Events {
   const std::uint32_t* rows;
   const std::uint8_t* factors;
-  std::size_t count;
-  std::ptrdiff_t first_row;
+  const std::size_t* begins;
 };
 
 // What some outputs side by side see of the map.
@@ -52,17 +52,20 @@ struct Kernels {
   // the last one may be written over.
   std::size_t (*list_bits)(const std::uint64_t* words, std::size_t count, std::uint32_t first, std::uint32_t* to);
 
+  // to[i] = from[i] + offset, up to kListSlack more of them.
+  void (*copy_list)(const std::uint32_t* from, std::size_t count, std::uint32_t offset, std::uint32_t* to);
+
   // sums[place][0..kTile) += those rows of `weights` [64][kTile] whose bit is set in masks[place * stride], ascending,
   // for each place. The first of the two functions stops at half a tile.
   void (*add_panel[2])(const float* weights, const std::uint64_t* masks, std::size_t stride, std::size_t places,
                        float* sums);
-  // The same with rows that lists name, `count` lists for each place, each row times its factor.
-  void (*add_rows_times)(const float* weights, const Events* lists, std::size_t count, std::size_t places, float* sums);
+  // The same with rows times their factors.
+  void (*add_rows_times)(const float* weights, const Events& events, std::size_t places, float* sums);
   // sums = bias + scale * the sum of integer rows; or half a tile.
-  void (*add_small_rows[2])(const std::uint8_t* weights, const Events* lists, std::size_t count, std::size_t places,
-                            const float* scale, const float* bias, float* sums);
-  void (*add_small_rows_times)(const std::uint8_t* weights, const Events* lists, std::size_t count,
-                               std::size_t places, const float* scale, const float* bias, float* sums);
+  void (*add_small_rows[2])(const std::uint8_t* weights, const Events& events, std::size_t places, const float* scale,
+                            const float* bias, float* sums);
+  void (*add_small_rows_times)(const std::uint8_t* weights, const Events& events, std::size_t places,
+                               const float* scale, const float* bias, float* sums);
 
   // sums[pixel][0..kTile) += x[pixel][0..count) times `weights` [count][kTile], for kPixels pixels; or half a tile.
   void (*multiply[2])(const float* const* x, const float* weights, std::size_t count, float* sums);

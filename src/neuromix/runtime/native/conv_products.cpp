@@ -56,11 +56,15 @@ void Products::fill_patches(std::size_t t, std::size_t group, std::size_t pixels
     }
     float* to = slot.copies + p * c_.rows;
     slot.patch[p] = to;
-    for (std::size_t tap = 0; tap < c_.taps; ++tap, to += size)
-      if (sources[tap] == kOutside)
+    for (std::size_t tap = 0, some; tap < c_.taps; tap += some, to += some * size) {
+      some = 1;
+      if (sources[tap] == kOutside) {
         std::memset(to, 0, size * sizeof(float));
-      else
-        std::memcpy(to, values_ + job_.position(t, sources[tap]) * s_.in_channels + offset, size * sizeof(float));
+        continue;
+      }
+      while (s_.groups == 1 && tap + some < c_.taps && sources[tap + some] == sources[tap] + some) ++some;
+      std::memcpy(to, values_ + job_.position(t, sources[tap]) * s_.in_channels + offset, some * size * sizeof(float));
+    }
   }
 }
 

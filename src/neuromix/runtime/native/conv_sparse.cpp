@@ -79,7 +79,9 @@ void Panels::add_up(const Part& part, std::size_t tile, const Slot& slot) const 
 // ---- Lists ----
 
 Lists::Slot::Slot(const Conv::Layout& c, Carver carver)
-    : events(carver.take<Events>(kPlaces * (c.taps / c.taps_of_list))),
+    : rows(carver.take<std::uint32_t>(kPlaces * c.rows + kListSlack)),
+      factors(carver.take<std::uint8_t>(c.input == Type::integer ? kPlaces * c.rows : 0)),
+      begins(carver.take<std::size_t>(kPlaces + 1)),
       sums(carver.take<float>(kPlaces * kTile)),
       end(carver.at) {}
 
@@ -124,31 +126,30 @@ std::uint64_t Lists::run(const Part& part, std::uintptr_t memory) const {
   std::size_t group = s_.groups;
   std::uint64_t active = 0, operations = 0;
   for (std::size_t tile = part.first_tile; tile < part.last_tile; ++tile) {
-    if (c_.tiles[tile].group != group) active = find(part, group = c_.tiles[tile].group, slot);
+    if (c_.tiles[tile].group != group) active = gather(part, group = c_.tiles[tile].group, slot);
     add_up(part, tile, slot);
     operations += active * c_.tiles[tile].outputs;
   }
   return operations;
 }
 
-// The lists of all outputs of a part; returns how long they are together.
-std::uint64_t Lists::find(const Part& part, std::size_t group, const Slot& slot) const {
-  Events* to = slot.events;
-  std::uint64_t active = 0;
+// The rows to add at all places of a part; returns how many there are.
+std::size_t Lists::gather(const Part& part, std::size_t group, const Slot& slot) const {
+  std::size_t place = 0, at = slot.begins[0] = 0;
   for (std::size_t pixel = part.first_pixel; pixel < part.last_pixel; ++pixel)
-    for (std::size_t t = 0; t < job_.steps; ++t)
-      for (std::size_t tap = 0; tap < c_.taps; tap += c_.taps_of_list, ++to) {
-        *to = events(t, pixel, tap, group);
-        active += to->count;
-      }
-  return active;
+    for (std::size_t t = 0; t < job_.steps; ++t) {
+      for (std::size_t tap = 0; tap < c_.taps; tap += c_.taps_of_list) at += copy(t, pixel, tap, group, at, slot);
+      slot.begins[++place] = at;
+    }
+  return at;
 }
 
-// The events of a tap, or of a row of taps from this one on.
-Events Lists::events(std::size_t t, std::size_t pixel, std::size_t tap, std::size_t group) const {
+// Those of a tap, or of a row of taps from this one on.
+std::size_t Lists::copy(std::size_t t, std::size_t pixel, std::size_t tap, std::size_t group, std::size_t at,
+                        const Slot& slot) const {
   const std::size_t y = pixel / s_.out_width, x = pixel % s_.out_width;
   const std::size_t in_y = y * s_.stride[0] + std::size_t(c_.offsets[tap].y);
-  if (in_y >= s_.in_height) return {nullptr, nullptr, 0, 0};  // below 0 it is huge
+  if (in_y >= s_.in_height) return 0;  // below 0 it is huge
   const auto left = std::ptrdiff_t(x * s_.stride[1]) + c_.offsets[tap].x, width = std::ptrdiff_t(s_.in_width);
   const std::ptrdiff_t from = std::clamp<std::ptrdiff_t>(left, 0, width);
   const std::ptrdiff_t to = std::clamp<std::ptrdiff_t>(left + std::ptrdiff_t(c_.taps_of_list), 0, width);
@@ -161,19 +162,22 @@ Events Lists::events(std::size_t t, std::size_t pixel, std::size_t tap, std::siz
     first = std::lower_bound(first, last, std::uint32_t(std::max<std::ptrdiff_t>(input, 0)));
     last = std::lower_bound(first, last, std::uint32_t(std::max<std::ptrdiff_t>(input, 0) + c_.in_group));
   }
-  const std::uint8_t* factors = factors_ ? factors_ + row * row_size() + (first - inputs) : nullptr;
-  return {first, factors, std::size_t(last - first), std::ptrdiff_t(tap * c_.in_group) - input};
+  const auto count = std::size_t(last - first);
+  job_.kernel.copy_list(first, count, std::uint32_t(std::ptrdiff_t(tap * c_.in_group) - input), slot.rows + at);
+  if (factors_) std::memcpy(slot.factors + at, factors_ + row * row_size() + (first - inputs), count);
+  return count;
 }
 
 void Lists::add_up(const Part& part, std::size_t tile, const Slot& slot) const {
   const std::size_t at = tile * c_.rows * kTile, places = part.places(job_.steps);
+  const Events events{slot.rows, slot.factors, slot.begins};
   if (c_.small.empty()) {
     for (std::size_t i = 0; i < places; ++i) job_.begin(tile, slot.sums + i * kTile);
-    job_.kernel.add_rows_times(c_.real.data() + at, slot.events, lists(), places, slot.sums);
+    job_.kernel.add_rows_times(c_.real.data() + at, events, places, slot.sums);
   } else {
     const float *scale = c_.scale.data() + tile * kTile, *bias = c_.bias.data() + tile * kTile;
     const auto add = factors_ ? job_.kernel.add_small_rows_times : job_.kernel.add_small_rows[c_.tiles[tile].is_whole()];
-    add(c_.small.data() + at, slot.events, lists(), places, scale, bias, slot.sums);
+    add(c_.small.data() + at, events, places, scale, bias, slot.sums);
   }
   job_.finish(tile, part, slot.sums);
 }

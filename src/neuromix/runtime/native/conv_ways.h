@@ -121,16 +121,18 @@ class Lists final : public Way {
 
  private:
   struct Slot {
-    Events* events;  // [place][lists]
-    float* sums;     // [place][kTile]
+    std::uint32_t* rows;    // of all places, as many as there can be
+    std::uint8_t* factors;  // if there are any
+    std::size_t* begins;    // [place + 1]
+    float* sums;            // [place][kTile]
     std::uintptr_t end;
     Slot(const Conv::Layout& c, Carver carver);
   };
   void list_row(std::size_t row);
   std::size_t row_size() const { return s_.in_width * s_.in_channels + kListSlack; }
-  std::size_t lists() const { return c_.taps / c_.taps_of_list; }
-  std::uint64_t find(const Part& part, std::size_t group, const Slot& slot) const;
-  Events events(std::size_t t, std::size_t pixel, std::size_t tap, std::size_t group) const;
+  std::size_t gather(const Part& part, std::size_t group, const Slot& slot) const;
+  std::size_t copy(std::size_t t, std::size_t pixel, std::size_t tap, std::size_t group, std::size_t at,
+                   const Slot& slot) const;
   void add_up(const Part& part, std::size_t tile, const Slot& slot) const;
 
   // The active inputs of each row of each step, as x * channels + channel, ascending. A row has `row_size()` places,
