@@ -108,12 +108,12 @@ std::uint64_t Conv::run(const void* input, std::size_t steps, const ConvOutput& 
                                                                     : s.in_channels;
   const std::size_t in_step = layout_->in_pixels() * per_position, out_pixels = layout_->out_pixels();
   std::uint64_t operations = 0;
-  for (std::size_t t = 0; t < steps; t += kSteps) {
+  for (std::size_t t = 0; t < steps; t += kStepsAtOnce) {
     ConvOutput part = output;
     if (part.real) part.real += t * out_pixels * s.out_channels;
     if (part.bits) part.bits += t * out_pixels * words(s.out_channels);
     operations += run_steps(*layout_, static_cast<const std::byte*>(input) + t * in_step,
-                            std::min(kSteps, steps - t), part, scratch, threads);
+                            std::min(kStepsAtOnce, steps - t), part, scratch, threads);
   }
   return operations;
 }

@@ -328,7 +328,8 @@ void fire_vectors(const Neuron& neuron, std::size_t c, std::size_t steps, const 
                   const Spikes& spikes) {
   const Floats v_reset = broadcast(neuron.v_reset);
   Floats potential[vectors];
-  for (std::size_t i = 0; i < vectors; ++i) potential[i] = load<Floats>(v + i * kLanes);
+  for (std::size_t i = 0; i < vectors; ++i)
+    potential[i] = v ? load<Floats>(v + i * kLanes) : broadcast(neuron.v_init);
   for (std::size_t t = 0; t < steps; ++t, x += stride) {
     std::uint64_t bits = 0;
     for (std::size_t i = 0; i < vectors; ++i) {
@@ -344,7 +345,7 @@ void fire_vectors(const Neuron& neuron, std::size_t c, std::size_t steps, const 
     }
     spikes.set(t, bits);
   }
-  for (std::size_t i = 0; i < vectors; ++i) store(v + i * kLanes, potential[i]);
+  for (std::size_t i = 0; v && i < vectors; ++i) store(v + i * kLanes, potential[i]);
 }
 
 // What is left when a vector does not fit any more, filled up with zeros.
@@ -355,15 +356,16 @@ void fire_rest(const Neuron& neuron, std::size_t c, std::size_t count, std::size
   const auto copy = [&](std::size_t i, const float* from) { std::memcpy(copies[i], from, count * sizeof(float)); };
   const float* const from[] = {neuron.decay, neuron.gain, neuron.offset, neuron.threshold, neuron.level};
   for (std::size_t i = 0; i < 5; ++i) copy(i, from[i] + c);
-  copy(6, v);
-  const Neuron padded{copies[0], copies[1], copies[2], copies[3], copies[4], neuron.reset, neuron.v_reset};
+  v ? copy(6, v) : void(store(copies[6], broadcast(neuron.v_init)));
+  const Neuron padded{copies[0], copies[1], copies[2],      copies[3],
+                      copies[4], neuron.reset, neuron.v_reset, neuron.v_init};
   for (std::size_t t = 0; t < steps; ++t) {
     std::uint64_t bits = 0;
     copy(5, x + t * stride);
     fire_vectors<reset, 1>(padded, 0, 1, copies[5], 0, copies[6], {&bits, 0, 0});
     spikes.set(t, bits & ((std::uint64_t(1) << count) - 1));
   }
-  std::memcpy(v, copies[6], count * sizeof(float));
+  if (v) std::memcpy(v, copies[6], count * sizeof(float));
 }
 
 template <Reset reset>
@@ -372,10 +374,10 @@ void fire_as(const Neuron& neuron, std::size_t channel, std::size_t count, std::
   for (std::size_t t = 0; t < steps; ++t) spikes.to[t * spikes.stride] = 0;
   std::size_t& n = spikes.at;
   for (; n + 4 * kLanes <= count; n += 4 * kLanes)  // their sums do not wait for one another
-    fire_vectors<reset, 4>(neuron, channel + n, steps, x + n, stride, v + n, spikes);
+    fire_vectors<reset, 4>(neuron, channel + n, steps, x + n, stride, v ? v + n : v, spikes);
   for (; n + kLanes <= count; n += kLanes)
-    fire_vectors<reset, 1>(neuron, channel + n, steps, x + n, stride, v + n, spikes);
-  if (n < count) fire_rest<reset>(neuron, channel + n, count - n, steps, x + n, stride, v + n, spikes);
+    fire_vectors<reset, 1>(neuron, channel + n, steps, x + n, stride, v ? v + n : v, spikes);
+  if (n < count) fire_rest<reset>(neuron, channel + n, count - n, steps, x + n, stride, v ? v + n : v, spikes);
 }
 
 void fire(const Neuron& neuron, std::size_t channel, std::size_t count, std::size_t steps, const float* x,

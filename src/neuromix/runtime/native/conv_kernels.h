@@ -77,8 +77,8 @@ struct Kernels {
   void (*add_products)(const Window& window, const float* weights, const float* const* rows, std::size_t count,
                        float* sums);
 
-  // Some steps of up to kTile neurons, their inputs at x[step * x_stride]: takes v along, and writes the spikes to
-  // bits[step * bits_stride].
+  // Some steps of up to kTile neurons, their inputs at x[step * x_stride]: takes v along, or without it begins
+  // with v_init, and writes the spikes to bits[step * bits_stride].
   void (*fire)(const Neuron& neuron, std::size_t channel, std::size_t count, std::size_t steps, const float* x,
                std::size_t x_stride, float* v, std::uint64_t* bits, std::size_t bits_stride);
 };

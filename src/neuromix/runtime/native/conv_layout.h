@@ -79,8 +79,7 @@ struct Conv::Layout {
   void for_each_weight(const Place& place) const;
 };
 
-// Runs up to kSteps steps; as Conv::run otherwise.
-constexpr std::size_t kSteps = 8;
+// Runs up to kStepsAtOnce steps; as Conv::run otherwise.
 std::uint64_t run_steps(const Conv::Layout& layout, const void* input, std::size_t steps,
                         const ConvOutput& output, void* scratch, std::size_t threads);
 std::size_t run_scratch_bytes(const Conv::Layout& layout, std::size_t threads);

@@ -5,7 +5,7 @@ namespace nmx {
 
 const float* expand(const Job& job, Carver& carver) {
   const std::size_t channels = job.c.s.in_channels;
-  float* const values = carver.take<float>(kSteps * job.c.in_pixels() * channels);
+  float* const values = carver.take<float>(kStepsAtOnce * job.c.in_pixels() * channels);
   const std::size_t positions = job.steps * job.c.in_pixels();
   neuromix::parallel_blocks(positions, std::max<std::size_t>(64, positions / (4 * job.threads)), job.threads,
                             [&](std::size_t first, std::size_t last) noexcept {

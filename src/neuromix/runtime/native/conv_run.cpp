@@ -107,9 +107,9 @@ void Job::finish(std::size_t tile, std::size_t pixel, std::size_t first_step, st
       for (std::size_t n = 0; n < kTile; ++n) sums[t * kTile + n] = bias[n] + scale[n] * sums[t * kTile + n];
   }
   if (output.neuron) {
-    std::uint64_t spikes[kSteps];
-    kernel.fire(*output.neuron, of.first_output, of.outputs, some, sums, kTile,
-                output.v + pixel * channels + of.first_output, spikes, 1);
+    std::uint64_t spikes[kStepsAtOnce];
+    float* const v = output.v ? output.v + pixel * channels + of.first_output : nullptr;
+    kernel.fire(*output.neuron, of.first_output, of.outputs, some, sums, kTile, v, spikes, 1);
     const std::size_t shift = of.first_output % 64, step = c.out_pixels() * words(channels);
     std::uint64_t* word = output.bits + position * words(channels) + of.first_output / 64;
     for (std::size_t t = 0; t < some; ++t, word += step)
@@ -155,14 +155,14 @@ std::uint64_t run_steps(const Conv::Layout& layout, const void* input, std::size
 
 std::size_t run_scratch_bytes(const Conv::Layout& layout, std::size_t threads) {
   const ConvOutput output;
-  const Job job{layout, nullptr, kSteps, output, std::clamp<std::size_t>(threads, 1, 64)};
+  const Job job{layout, nullptr, kStepsAtOnce, output, std::clamp<std::size_t>(threads, 1, 64)};
   const auto all = [&job](const Way& way, const Carver& shared) {
     return 64 + shared.at + job.threads * way.slot_bytes();
   };
   Carver none{0}, of_values{0}, of_lists{0};
   if (layout.adds_panels()) return all(Panels(job), none);
   if (layout.input == Type::binary && layout.depthwise) return all(Depthwise(job, job.bits(0)), none);
-  if (layout.input == Type::integer) of_values.take<float>(kSteps * layout.in_pixels() * layout.s.in_channels);
+  if (layout.input == Type::integer) of_values.take<float>(kStepsAtOnce * layout.in_pixels() * layout.s.in_channels);
   if (layout.depthwise) return all(Depthwise<float>(job, nullptr), of_values);
   if (layout.input == Type::real) return all(Products(job, nullptr), none);
   return std::max(all(Lists(job, of_lists), of_lists), all(Products(job, nullptr), of_values));

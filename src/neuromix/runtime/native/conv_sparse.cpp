@@ -86,7 +86,7 @@ Lists::Slot::Slot(const Conv::Layout& c, Carver carver)
       end(carver.at) {}
 
 Lists::Lists(const Job& job, Carver& carver) : Way(job) {
-  const std::size_t rows = kSteps * s_.in_height;
+  const std::size_t rows = kStepsAtOnce * s_.in_height;
   active_ = carver.take<std::uint32_t>(rows * row_size());
   begins_ = carver.take<std::uint32_t>(rows * (s_.in_width + 1));
   if (c_.input == Type::integer) factors_ = carver.take<std::uint8_t>(rows * row_size());

@@ -15,7 +15,8 @@ void run_position(const Value& x, const Neuron& neuron, float* v, const Value& y
     const float* from = x.row_of<const float>(0, position) + c;
     const std::size_t count = std::min(kTile, channels - c);
     if (y.type == Type::binary) {
-      fire(neuron, c, count, steps, from, x_step, v + c, y.row_of<std::uint64_t>(0, position) + c / kTile, y_step);
+      std::uint64_t* to = y.row_of<std::uint64_t>(0, position) + c / kTile;
+      fire(neuron, c, count, steps, from, x_step, v ? v + c : v, to, y_step);
       continue;
     }
     std::uint64_t none;
@@ -42,7 +43,7 @@ void run_lif(const Value& x, const Neuron& neuron, float* v, const Value& y, std
              std::size_t threads) {
   const std::size_t channels = x.shape.channels;
   parallel_items(x.shape.positions(), steps * channels, threads, [&](std::size_t first, std::size_t last) {
-    for (std::size_t p = first; p < last; ++p) run_position(x, neuron, v + p * channels, y, steps, p);
+    for (std::size_t p = first; p < last; ++p) run_position(x, neuron, v ? v + p * channels : v, y, steps, p);
   });
 }
 

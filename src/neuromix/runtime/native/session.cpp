@@ -51,17 +51,24 @@ void Session::begin_states(bool shared) {
     const auto* lif = std::get_if<op::Lif>(&program_->graph().nodes[n].op);
     if (!lif) continue;
     const std::size_t size = program_->graph().nodes[n].shape.elements();
-    if (shared)
-      shared_state_.resize(std::max(shared_state_.size(), size));
-    else
+    if (!shared)
       states_[n].assign(size, lif->v_init);
+    else if (needs_state(*lif))
+      shared_state_.resize(std::max(shared_state_.size(), size));
   }
+}
+
+// Whether the state of neurons goes through memory, in a run of one pass.
+bool Session::needs_state(const op::Lif& lif) const {
+  return plan_->options().steps > kStepsAtOnce || lif.reset == Reset::none;
 }
 
 float* Session::state_of(std::size_t n) {
   if (!shares_state_) return states_[n].data();
   const Node& node = program_->graph().nodes[n];
-  std::fill_n(shared_state_.data(), node.shape.elements(), std::get<op::Lif>(node.op).v_init);
+  const auto& lif = std::get<op::Lif>(node.op);
+  if (!needs_state(lif)) return nullptr;
+  std::fill_n(shared_state_.data(), node.shape.elements(), lif.v_init);
   return shared_state_.data();
 }
 
