@@ -6,7 +6,9 @@ namespace nmx {
 
 template <typename T>
 Depthwise<T>::Slot::Slot(const Conv::Layout& c, Carver carver)
-    : sums(carver.take<float>(kPixels * kStepsAtOnce * kTile)), rows(carver.take<const T*>(c.s.kernel[0])), end(carver.at) {}
+    : sums(carver.take<float>(kPixels * kStepsAtOnce * kTile)),
+      rows(carver.take<const T*>(c.s.kernel[0])),
+      end(carver.at) {}
 
 template <typename T>
 std::uint64_t Depthwise<T>::run(const Part& part, std::uintptr_t memory) const {

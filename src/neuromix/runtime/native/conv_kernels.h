@@ -70,9 +70,9 @@ struct Kernels {
   // sums[pixel][0..kTile) += x[pixel][0..count) times `weights` [count][kTile], for kPixels pixels; or half a tile.
   void (*multiply[2])(const float* const* x, const float* weights, std::size_t count, float* sums);
 
-  // Depthwise, for outputs side by side: adds to their sums the weights [rows][columns][kTile] of a tile where there is a
-  // spike, or times the input, of which `count` channels are wanted. rows[i] is where the map begins for row i of the
-  // kernel, null above and below the map.
+  // Depthwise, for outputs side by side: adds to their sums the weights [rows][columns][kTile] of a tile where there is
+  // a spike, or times the input, of which `count` channels are wanted. rows[i] is where the map begins for row i of
+  // the kernel, null above and below the map.
   void (*add_spikes)(const Window& window, const float* weights, const std::uint64_t* const* rows, float* sums);
   void (*add_products)(const Window& window, const float* weights, const float* const* rows, std::size_t count,
                        float* sums);

@@ -176,7 +176,8 @@ void Lists::add_up(const Part& part, std::size_t tile, const Slot& slot) const {
     job_.kernel.add_rows_times(c_.real.data() + at, events, places, slot.sums);
   } else {
     const float *scale = c_.scale.data() + tile * kTile, *bias = c_.bias.data() + tile * kTile;
-    const auto add = factors_ ? job_.kernel.add_small_rows_times : job_.kernel.add_small_rows[c_.tiles[tile].is_whole()];
+    const auto add =
+        factors_ ? job_.kernel.add_small_rows_times : job_.kernel.add_small_rows[c_.tiles[tile].is_whole()];
     add(c_.small.data() + at, events, places, scale, bias, slot.sums);
   }
   job_.finish(tile, part, slot.sums);
