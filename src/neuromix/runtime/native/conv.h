@@ -38,8 +38,8 @@ struct Neuron {
 };
 
 // What becomes of the sums: they are written to `real`, or added to what is there; or they are the input of a
-// neuron, whose state `v` [positions][O] is taken through the steps and whose spikes are written to `bits`. A run of
-// up to kStepsAtOnce steps can do without `v`: neurons begin with v_init, and where they end is not kept.
+// neuron, whose state `v` [positions][O] is taken through the steps and whose spikes are written to `bits`. Up to
+// kStepsAtOnce steps of binary inputs can do without `v`: neurons begin with v_init, and where they end is not kept.
 struct ConvOutput {
   float* real = nullptr;  // [T][positions][O]
   bool add = false;
