@@ -83,6 +83,21 @@ def test_conv(case: int, small: bool, kind: str, steps: int) -> None:
         check(net, draw.dyadic(*(() if is_static else (steps,)), inputs, 7, 6), steps)
 
 
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"),
+    [((3, 3), 1, 1), ((5, 5), 1, 1), ((7, 7), 1, 1), ((2, 4), 1, 1), ((3, 3), 2, 1), ((3, 3), 1, 2)],
+)
+def test_depthwise(kernel: tuple[int, int], stride: int, dilation: int, kind: str, steps: int) -> None:
+    """Maps wider than the outputs that are computed at once."""
+    draw, net = Draw(stride + dilation), Net(70, 5, 17)
+    keys = {"padding": [kernel[0] // 2, kernel[1] // 2], "stride": [stride] * 2, "dilation": [dilation] * 2}
+    y = net.conv(net.as_type(0, kind), draw.dyadic(70, 1, *kernel), draw.dyadic(70), groups=70, **keys)
+    net.add("mean", net.lif(y, v_init=0.375))
+    check(net, draw.dyadic(steps, 70, 5, 17), steps)
+
+
 @pytest.mark.parametrize("steps", [1, 5])
 @pytest.mark.parametrize("channels", [1, 64, 100])
 @pytest.mark.parametrize("strict", [False, True])

@@ -7,29 +7,34 @@
 namespace nmx {
 namespace {
 
+// Counts that are added up at once.
+typedef std::int32_t Block __attribute__((vector_size(64)));
+constexpr std::size_t kBlock = sizeof(Block) / sizeof(std::int32_t);
+
 // How the scratch memory of one step is laid out.
 struct Layout {
-  std::size_t channels, positions, head, token_words;
+  std::size_t channels, positions, head, row, token_words;  // a row of counts is filled up to whole blocks
 
   Layout(const Shape& shape, std::size_t heads)
       : channels(shape.channels),
         positions(shape.positions()),
         head(channels / heads),
+        row((head + kBlock - 1) / kBlock * kBlock),
         token_words(words(positions)) {}
 
   std::size_t plane_words() const { return 64 * words(channels) * token_words; }  // of k, or of v
-  std::size_t sums() const { return channels * head; }                            // k^T v of all heads
+  std::size_t sums() const { return channels * row; }                             // k^T v of all heads
   std::size_t bytes() const {
-    const std::size_t counts = checked_sum(checked_product(channels, head), 2 * channels);
+    const std::size_t counts = checked_sum(checked_product(channels, row), 2 * channels);
     return checked_sum(checked_product(plane_words(), 16), (checked_product(counts, 4) + 63) / 64 * 64);
   }
 };
 
 // One step: k and v with the tokens of a channel side by side, the products of k and v, how many in a row of them are
-// not 0, and a row of output.
+// not 0, and the spikes of a token.
 struct Step {
   std::uint64_t *k, *v;
-  std::int32_t *counts, *nonzero, *row;
+  std::int32_t *counts, *nonzero, *spikes;
 
   Step(const Layout& layout, void* scratch, std::size_t t) {
     std::byte* at = static_cast<std::byte*>(scratch) + t * layout.bytes();
@@ -37,7 +42,7 @@ struct Step {
     v = k + layout.plane_words();
     counts = reinterpret_cast<std::int32_t*>(v + layout.plane_words());
     nonzero = counts + layout.sums();
-    row = nonzero + layout.channels;
+    spikes = nonzero + layout.channels;
   }
 };
 
@@ -69,7 +74,7 @@ NEUROMIX_CLONES std::uint64_t count_pairs(const Step& step, const Layout& layout
   std::uint64_t all = 0;
   for (std::size_t i = first; i < first + layout.head; ++i) {
     const std::uint64_t* k = step.k + i * layout.token_words;
-    std::int32_t *counts = step.counts + i * layout.head, nonzero = 0;
+    std::int32_t *counts = step.counts + i * layout.row, nonzero = 0;
     for (std::size_t j = 0; j < layout.head; ++j) {
       const std::uint64_t* v = step.v + (first + j) * layout.token_words;
       std::int32_t count = 0;
@@ -78,6 +83,7 @@ NEUROMIX_CLONES std::uint64_t count_pairs(const Step& step, const Layout& layout
       nonzero += count != 0;
       all += std::uint64_t(count);
     }
+    std::fill(counts + layout.head, counts + layout.row, 0);
     step.nonzero[i] = nonzero;
   }
   return all;
@@ -87,8 +93,8 @@ NEUROMIX_CLONES std::uint64_t count_pairs(const Step& step, const Layout& layout
 NEUROMIX_CLONES std::uint64_t add_rows(const Step& step, const Layout& layout, std::size_t first, float scale,
                                      const std::uint64_t* q, float* y) {
   const std::size_t head = layout.head, last = first + head;
-  std::int32_t* sum = step.row + first;
-  std::fill(sum, sum + head, 0);
+  std::int32_t* const spikes = step.spikes + first;
+  std::size_t count = 0;
   std::uint64_t added = 0;
   for (std::size_t w = first / 64; w * 64 < last; ++w) {
     std::uint64_t bits = q[w];
@@ -96,14 +102,21 @@ NEUROMIX_CLONES std::uint64_t add_rows(const Step& step, const Layout& layout, s
     if (last - w * 64 < 64) bits &= (std::uint64_t{1} << (last - w * 64)) - 1;
     for (; bits; bits &= bits - 1) {
       const std::size_t channel = w * 64 + std::size_t(__builtin_ctzll(bits));
-      const std::int32_t* row = step.counts + channel * head;
+      spikes[count++] = std::int32_t(channel);
       added += std::uint64_t(step.nonzero[channel]);
-      NEUROMIX_INDEPENDENT
-      for (std::size_t j = 0; j < head; ++j) sum[j] += row[j];
     }
   }
-  NEUROMIX_INDEPENDENT
-  for (std::size_t j = 0; j < head; ++j) y[first + j] = scale * float(sum[j]);
+  for (std::size_t j = 0; j < head; j += kBlock) {
+    Block sum{}, row;
+    for (std::size_t i = 0; i < count; ++i) {
+      std::memcpy(&row, step.counts + std::size_t(spikes[i]) * layout.row + j, sizeof row);
+      sum += row;
+    }
+    std::int32_t sums[kBlock];
+    std::memcpy(sums, &sum, sizeof sum);
+    const std::size_t some = std::min(kBlock, head - j);
+    for (std::size_t k = 0; k < some; ++k) y[first + j + k] = scale * float(sums[k]);
+  }
   return added;
 }
 

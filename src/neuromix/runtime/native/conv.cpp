@@ -7,26 +7,23 @@
 namespace nmx {
 namespace {
 
-// Taps that lie within the map, over all outputs along one axis.
-std::uint64_t taps_within(std::size_t in, std::size_t out, std::size_t kernel, std::size_t stride,
-                          std::size_t padding, std::size_t dilation) {
-  std::uint64_t taps = 0;
-  for (std::size_t o = 0; o < out; ++o)
-    for (std::size_t k = 0; k < kernel; ++k) {
-      const std::size_t at = o * stride + k * dilation;
-      taps += at >= padding && at - padding < in;
+// Calls visit(place) for each tap within the map, over all outputs along one axis.
+template <typename Visit>
+void visit_taps(const ConvShape& s, int axis, const Visit& visit) {
+  const std::size_t in[] = {s.in_height, s.in_width}, out[] = {s.out_height, s.out_width};
+  for (std::size_t o = 0; o < out[axis]; ++o)
+    for (std::size_t k = 0; k < s.kernel[axis]; ++k) {
+      const std::size_t at = o * s.stride[axis] + k * s.dilation[axis] - s.padding[axis];  // below 0 it is huge
+      if (at < in[axis]) visit(at);
     }
-  return taps;
 }
 
 }  // namespace
 
 std::uint64_t dense_operations(const ConvShape& s) {
-  const auto along = [&](int axis, std::size_t in, std::size_t out) {
-    return taps_within(in, out, s.kernel[axis], s.stride[axis], s.padding[axis], s.dilation[axis]);
-  };
-  return along(0, s.in_height, s.out_height) * along(1, s.in_width, s.out_width) *
-         (s.in_channels / s.groups) * s.out_channels;
+  std::uint64_t taps[2] = {};
+  for (const int axis : {0, 1}) visit_taps(s, axis, [&](std::size_t) { ++taps[axis]; });
+  return taps[0] * taps[1] * (s.in_channels / s.groups) * s.out_channels;
 }
 
 Conv::Layout::Layout(const ConvShape& shape, Type type, const ConvWeights& weights)
@@ -38,40 +35,60 @@ Conv::Layout::Layout(const ConvShape& shape, Type type, const ConvWeights& weigh
       depthwise(shape.groups > 1 && in_group == 1 && out_group == 1),
       scaled(weights.small),
       finite(true) {
-  tiles = rounded_up(depthwise ? s.out_channels : out_group, kTile) / kTile;
   rows = taps * in_group;
+  // A depthwise convolution has one output a group, so that tiles go over groups.
+  const std::size_t groups = depthwise ? 1 : s.groups, of_group = s.out_channels / groups;
+  for (std::size_t group = 0; group < groups; ++group)
+    for (std::size_t first = 0; first < of_group; first += kTile)
+      tiles.push_back({group, group * of_group + first, std::min(kTile, of_group - first)});
   for (std::size_t y = 0; y < s.kernel[0]; ++y)
     for (std::size_t x = 0; x < s.kernel[1]; ++x)
       offsets.push_back({std::ptrdiff_t(y * s.dilation[0]) - std::ptrdiff_t(s.padding[0]),
                          std::ptrdiff_t(x * s.dilation[1]) - std::ptrdiff_t(s.padding[1])});
+  seen[0].resize(s.in_height);
+  seen[1].resize(s.in_width);
+  for (const int axis : {0, 1}) visit_taps(s, axis, [&](std::size_t at) { ++seen[axis][at]; });
   taps_of_list = s.groups == 1 && s.dilation[1] == 1 ? s.kernel[1] : 1;
   if (!weights.small)
-    pack(weights.real, real);
+    pack(weights.real);
   else if (depthwise || input == Type::real)
-    pack(weights.small, real);
+    pack(weights.small);
   else
-    pack(weights.small, small);
+    pack_small(weights.small);
   for (const float w : real) finite = finite && std::isfinite(w);
-  scale.assign(all_tiles() * kTile, 1);
-  bias.assign(all_tiles() * kTile, 0);
-  for (std::size_t tile = 0; tile < all_tiles(); ++tile)
-    for (std::size_t n = 0; n < outputs(tile); ++n) {
-      const std::size_t o = first_output(tile) + n;
+  scale.assign(tiles.size() * kTile, 1);
+  bias.assign(tiles.size() * kTile, 0);
+  for (std::size_t tile = 0; tile < tiles.size(); ++tile)
+    for (std::size_t n = 0; n < tiles[tile].outputs; ++n) {
+      const std::size_t o = tiles[tile].first_output + n;
       if (weights.scale) scale[tile * kTile + n] = weights.scale[o];
       if (weights.bias) bias[tile * kTile + n] = weights.bias[o] + 0.0f;  // no -0, to which adding 0 is no nothing
     }
 }
 
-template <typename From, typename To>
-void Conv::Layout::pack(const From* from, Aligned<To>& to) const {
-  to.assign(all_tiles() * rows * kTile, To(0));
-  for (std::size_t tile = 0; tile < all_tiles(); ++tile)
-    for (std::size_t n = 0; n < outputs(tile); ++n) {
-      const From* of_output = from + (first_output(tile) + n) * in_group * taps;
+// Calls place(tile, row, n, i) for weight i of those in the file, which output n of a tile has in a row.
+template <typename Place>
+void Conv::Layout::for_each_weight(const Place& place) const {
+  for (std::size_t tile = 0; tile < tiles.size(); ++tile)
+    for (std::size_t n = 0; n < tiles[tile].outputs; ++n)
       for (std::size_t c = 0; c < in_group; ++c)
         for (std::size_t tap = 0; tap < taps; ++tap)
-          to[(tile * rows + tap * in_group + c) * kTile + n] = To(of_output[c * taps + tap]);
-    }
+          place(tile, tap * in_group + c, n, ((tiles[tile].first_output + n) * in_group + c) * taps + tap);
+}
+
+template <typename From>
+void Conv::Layout::pack(const From* from) {
+  real.assign(tiles.size() * rows * kTile, 0);
+  for_each_weight([&](std::size_t tile, std::size_t row, std::size_t n, std::size_t i) {
+    real[(tile * rows + row) * kTile + n] = float(from[i]);
+  });
+}
+
+void Conv::Layout::pack_small(const std::int8_t* from) {
+  small.assign(tiles.size() * rows * kTile, 0);
+  for_each_weight([&](std::size_t tile, std::size_t row, std::size_t n, std::size_t i) {
+    small[(tile * rows + row) * kTile + small_place(n)] = std::uint8_t(from[i] + kSmallZero);
+  });
 }
 
 Conv::Conv(const ConvShape& shape, Type input, const ConvWeights& weights)
@@ -91,12 +108,12 @@ std::uint64_t Conv::run(const void* input, std::size_t steps, const ConvOutput& 
                                                                     : s.in_channels;
   const std::size_t in_step = layout_->in_pixels() * per_position, out_pixels = layout_->out_pixels();
   std::uint64_t operations = 0;
-  for (std::size_t t = 0; t < steps; t += kSteps) {
+  for (std::size_t t = 0; t < steps; t += kStepsAtOnce) {
     ConvOutput part = output;
     if (part.real) part.real += t * out_pixels * s.out_channels;
     if (part.bits) part.bits += t * out_pixels * words(s.out_channels);
     operations += run_steps(*layout_, static_cast<const std::byte*>(input) + t * in_step,
-                            std::min(kSteps, steps - t), part, scratch, threads);
+                            std::min(kStepsAtOnce, steps - t), part, scratch, threads);
   }
   return operations;
 }

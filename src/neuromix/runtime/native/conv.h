@@ -34,11 +34,12 @@ struct Neuron {
   const float *decay, *gain, *offset, *threshold;
   const float* level;  // the least h that fires
   Reset reset;
-  float v_reset;
+  float v_reset, v_init;
 };
 
 // What becomes of the sums: they are written to `real`, or added to what is there; or they are the input of a
-// neuron, whose state `v` [positions][O] is taken through the steps and whose spikes are written to `bits`.
+// neuron, whose state `v` [positions][O] is taken through the steps and whose spikes are written to `bits`. Up to
+// kStepsAtOnce steps of binary inputs can do without `v`: neurons begin with v_init, and where they end is not kept.
 struct ConvOutput {
   float* real = nullptr;  // [T][positions][O]
   bool add = false;
@@ -46,6 +47,9 @@ struct ConvOutput {
   float* v = nullptr;
   std::uint64_t* bits = nullptr;  // [T][positions][words(O)]
 };
+
+// Steps of which the sums of an output are computed together.
+constexpr std::size_t kStepsAtOnce = 8;
 
 inline std::size_t words(std::size_t channels) { return (channels + 63) / 64; }
 

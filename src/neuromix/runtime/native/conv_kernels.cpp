@@ -2,6 +2,7 @@
 // instruction set.
 #include "conv_kernels.h"
 
+#include <algorithm>
 #include <cstring>
 
 #if defined(__AVX2__)
@@ -22,8 +23,8 @@ constexpr std::size_t kVectors = kTile / kLanes;
 
 typedef float Floats __attribute__((vector_size(kLanes * 4)));
 typedef std::int32_t Ints __attribute__((vector_size(kLanes * 4)));
-typedef std::int16_t Shorts __attribute__((vector_size(kLanes * 4)));
-typedef std::int8_t Bytes __attribute__((vector_size(kLanes * 2)));
+typedef std::uint32_t UInts __attribute__((vector_size(kLanes * 4)));
+typedef std::uint16_t UShorts __attribute__((vector_size(kLanes * 4)));
 
 template <typename Vector, typename T>
 inline Vector load(const T* from) {
@@ -50,6 +51,67 @@ inline Floats fused(Floats a, Floats b, Floats c) {
 #endif
 }
 
+// A bit for each lane.
+#if defined(__AVX512F__)
+
+typedef __mmask16 Mask;
+
+inline Mask mask_of(std::uint64_t bits) { return Mask(bits); }
+inline std::uint64_t bits_of(Mask mask) { return mask; }
+inline Mask at_least(Floats a, Floats b) { return _mm512_cmp_ps_mask(__m512(a), __m512(b), _CMP_GE_OQ); }
+inline Floats choose(Mask mask, Floats a, Floats b) {
+  return Floats(_mm512_mask_blend_ps(mask, __m512(b), __m512(a)));
+}
+inline Floats add_where(Mask mask, Floats weight, Floats sum) {
+  return Floats(_mm512_mask_add_ps(__m512(sum), mask, __m512(sum), __m512(weight)));
+}
+
+#else
+
+typedef Ints Mask;  // all ones where the bit is set
+
+inline Mask mask_of(std::uint64_t bits) {
+  Ints lane;
+  for (std::size_t k = 0; k < kLanes; ++k) lane[k] = 1 << k;
+  return (lane & std::int32_t(bits & 0xff)) != 0;
+}
+inline std::uint64_t bits_of(const Mask& mask) {
+#if defined(__AVX2__)
+  return std::uint32_t(_mm256_movemask_ps(__m256(mask)));
+#else
+  std::uint64_t bits = 0;
+  for (std::size_t k = 0; k < kLanes; ++k) bits |= std::uint64_t(mask[k] & 1) << k;
+  return bits;
+#endif
+}
+inline Mask at_least(Floats a, Floats b) { return a >= b; }
+inline Floats choose(Mask mask, Floats a, Floats b) { return mask ? a : b; }
+inline Floats add_where(Mask mask, Floats weight, Floats sum) { return sum + Floats(Ints(weight) & mask); }
+
+#endif
+
+std::uint64_t count_bits(const std::uint64_t* words, std::size_t count) {
+  std::uint64_t all = 0;
+  for (std::size_t i = 0; i < count; ++i) all += std::uint64_t(__builtin_popcountll(words[i]));
+  return all;
+}
+
+#if defined(__AVX512F__)
+
+std::size_t list_bits(const std::uint64_t* words, std::size_t count, std::uint32_t first, std::uint32_t* to) {
+  const std::uint32_t* const begin = to;
+  const __m512i places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  for (std::size_t w = 0; w < count; ++w)
+    for (std::uint64_t rest = words[w], at = first + 64 * w; rest; rest >>= 16, at += 16) {
+      const auto mask = Mask(rest);
+      _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(mask, _mm512_add_epi32(places, _mm512_set1_epi32(int(at)))));
+      to += __builtin_popcount(mask);
+    }
+  return std::size_t(to - begin);
+}
+
+#else
+
 std::size_t list_bits(const std::uint64_t* words, std::size_t count, std::uint32_t first, std::uint32_t* to) {
   const std::uint32_t* const begin = to;
   for (std::size_t w = 0; w < count; ++w, first += 64)
@@ -57,92 +119,121 @@ std::size_t list_bits(const std::uint64_t* words, std::size_t count, std::uint32
   return std::size_t(to - begin);
 }
 
-// Where the weights of an event begin.
-inline std::ptrdiff_t row_of(const Events& events, std::size_t e) {
-  return (events.first_row + std::ptrdiff_t(events.rows[e])) * std::ptrdiff_t(kTile);
+#endif
+
+void copy_list(const std::uint32_t* from, std::size_t count, std::uint32_t offset, std::uint32_t* to) {
+  for (std::size_t i = 0; i < count; i += kLanes) store(to + i, load<UInts>(from + i) + offset);
 }
 
 // For tiles of which the first `width` outputs are wanted.
 template <std::size_t width>
-void add_rows(const float* weights, const Events* lists, std::size_t count, const float* from, float* to) {
+void add_panel(const float* weights, const std::uint64_t* masks, std::size_t stride, std::size_t places, float* sums) {
   constexpr std::size_t vectors = width / kLanes;
-  Floats sum[vectors];
-  for (std::size_t i = 0; i < vectors; ++i) sum[i] = load<Floats>(from + i * kLanes);
-  for (const Events* list = lists; list < lists + count; ++list)
-    for (std::size_t e = 0; e < list->count; ++e) {
-      const float* row = weights + row_of(*list, e);
+  for (std::size_t place = 0; place < places; ++place, masks += stride, sums += kTile) {
+    std::uint64_t rest = *masks;
+    if (!rest) continue;
+    Floats sum[vectors];
+    for (std::size_t i = 0; i < vectors; ++i) sum[i] = load<Floats>(sums + i * kLanes);
+    do {
+      const float* row = weights + std::size_t(__builtin_ctzll(rest)) * kTile;
       for (std::size_t i = 0; i < vectors; ++i) sum[i] += load<Floats>(row + i * kLanes);
-    }
-  for (std::size_t i = 0; i < vectors; ++i) store(to + i * kLanes, sum[i]);
+    } while (rest &= rest - 1);
+    for (std::size_t i = 0; i < vectors; ++i) store(sums + i * kLanes, sum[i]);
+  }
 }
 
-void add_rows_times(const float* weights, const Events* lists, std::size_t count, const float* from, float* to) {
-  Floats sum[kVectors];
-  for (std::size_t i = 0; i < kVectors; ++i) sum[i] = load<Floats>(from + i * kLanes);
-  for (const Events* list = lists; list < lists + count; ++list)
-    for (std::size_t e = 0; e < list->count; ++e) {
-      const float* row = weights + row_of(*list, e);
-      const Floats factor = broadcast(float(list->factors[e]));
+void add_rows_times(const float* weights, const Events& events, std::size_t places, float* sums) {
+  for (std::size_t place = 0; place < places; ++place, sums += kTile) {
+    Floats sum[kVectors];
+    for (std::size_t i = 0; i < kVectors; ++i) sum[i] = load<Floats>(sums + i * kLanes);
+    for (std::size_t e = events.begins[place]; e < events.begins[place + 1]; ++e) {
+      const float* row = weights + events.rows[e] * kTile;
+      const Floats factor = broadcast(float(events.factors[e]));
       for (std::size_t i = 0; i < kVectors; ++i) sum[i] = fused(factor, load<Floats>(row + i * kLanes), sum[i]);
     }
-  for (std::size_t i = 0; i < kVectors; ++i) store(to + i * kLanes, sum[i]);
+    for (std::size_t i = 0; i < kVectors; ++i) store(sums + i * kLanes, sum[i]);
+  }
 }
 
-inline Shorts widened(const std::int8_t* from) {
-#if defined(__AVX512BW__)
-  return Shorts(_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
-#elif defined(__AVX2__)
-  return Shorts(_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
-#else
-  return __builtin_convertvector(load<Bytes>(from), Shorts);
-#endif
-}
+// The sums of a tile of integer weights, 16 outputs of each quarter at the index small_place has them.
+struct SmallSums {
+  static constexpr std::size_t kQuarter = kTile / 4 / kLanes;
+  UInts sum[4][kQuarter] = {};
 
-// int8 weights add up in int16, which 256 of them cannot overflow; then they go to the sums.
+  // to = bias + scale * sum, `zeros` being what all the bytes are too large by.
+  template <std::size_t width>
+  void finish(std::uint32_t zeros, const float* scale, const float* bias, float* to) const {
+    for (std::size_t q = 0; q < width / (kTile / 4); ++q)
+      for (std::size_t i = 0; i < kQuarter; ++i) {
+        const std::size_t n = (q * kQuarter + i) * kLanes;
+        const Floats total = __builtin_convertvector(Ints(sum[q][i] - zeros), Floats);
+        store(to + n, load<Floats>(bias + n) + load<Floats>(scale + n) * total);
+      }
+  }
+};
+
+// Bytes add up in shorts, which 256 of them cannot overflow; then they go to the sums. To add a row as shorts adds 256
+// times the high bytes to the sums of the low ones, which comes off at the end.
 constexpr std::size_t kShortRun = 256;
 
-template <std::size_t width>
-inline void scaled(const std::int32_t* total, const float* scale, const float* bias, float* to) {
-  for (std::size_t n = 0; n < width; ++n) to[n] = bias[n] + scale[n] * float(total[n]);
-}
+// The shorts of a tile. In half a tile the high bytes are 0.
+template <bool whole>
+struct SmallRun {
+  static constexpr std::size_t kVectors = SmallSums::kQuarter;
+  UShorts low[kVectors] = {}, high[kVectors] = {};
+
+  void add(const std::uint8_t* row) {
+    for (std::size_t i = 0; i < kVectors; ++i) {
+      const UShorts bytes = load<UShorts>(row + i * 4 * kLanes);
+      low[i] += bytes;
+      if (whole) high[i] += bytes >> 8;
+    }
+  }
+  void move_to(SmallSums& total) const {
+    for (std::size_t i = 0; i < kVectors; ++i) {
+      const UInts lows = UInts(low[i] - (high[i] << 8)), highs = UInts(high[i]);
+      total.sum[0][i] += lows & 0xffff, total.sum[1][i] += lows >> 16;
+      if (whole) total.sum[2][i] += highs & 0xffff, total.sum[3][i] += highs >> 16;
+    }
+  }
+};
 
 template <std::size_t width>
-void add_small_rows(const std::int8_t* weights, const Events* lists, std::size_t count, const float* scale,
-                    const float* bias, float* to) {
-  constexpr std::size_t vectors = width / (2 * kLanes);
-  std::int32_t total[width] = {};
-  Shorts sum[vectors] = {};
-  std::size_t room = kShortRun;
-  const auto flush = [&] {
-    std::int16_t all[width];
-    for (std::size_t i = 0; i < vectors; ++i) store(all + i * 2 * kLanes, sum[i]), sum[i] = Shorts{};
-    for (std::size_t n = 0; n < width; ++n) total[n] += all[n];
-    room = kShortRun;
-  };
-  for (const Events* list = lists; list < lists + count; ++list)
-    for (std::size_t e = 0; e < list->count;) {
-      if (room == 0) flush();
-      const std::size_t rest = list->count - e, next = rest < room ? rest : room, end = e + next;
-      for (; e < end; ++e) {
-        const std::int8_t* row = weights + row_of(*list, e);
-        for (std::size_t i = 0; i < vectors; ++i) sum[i] += widened(row + i * 2 * kLanes);
+void add_small_rows(const std::uint8_t* weights, const Events& events, std::size_t places, const float* scale,
+                    const float* bias, float* sums) {
+  for (std::size_t place = 0; place < places; ++place, sums += kTile) {
+    const std::uint32_t* next = events.rows + events.begins[place];
+    const std::uint32_t* const end = events.rows + events.begins[place + 1];
+    const auto zeros = std::uint32_t(end - next) * kSmallZero;
+    SmallSums total;
+    do {
+      SmallRun<width == kTile> run;
+      const std::uint32_t* const stop = next + std::min<std::ptrdiff_t>(kShortRun, end - next);
+#pragma GCC unroll 4
+      for (; next < stop; ++next) run.add(weights + *next * kTile);
+      run.move_to(total);
+    } while (next < end);
+    total.finish<width>(zeros, scale, bias, sums);
+  }
+}
+
+void add_small_rows_times(const std::uint8_t* weights, const Events& events, std::size_t places, const float* scale,
+                          const float* bias, float* sums) {
+  for (std::size_t place = 0; place < places; ++place, sums += kTile) {
+    SmallSums total;
+    std::uint32_t zeros = 0;
+    for (std::size_t e = events.begins[place]; e < events.begins[place + 1]; ++e) {
+      const std::uint8_t* row = weights + events.rows[e] * kTile;
+      const std::uint32_t factor = events.factors[e];
+      zeros += factor * kSmallZero;
+      for (std::size_t i = 0; i < SmallSums::kQuarter; ++i) {
+        const UInts bytes = load<UInts>(row + i * 4 * kLanes);
+        total.sum[0][i] += factor * (bytes & 0xff), total.sum[1][i] += factor * (bytes >> 16 & 0xff);
+        total.sum[2][i] += factor * (bytes >> 8 & 0xff), total.sum[3][i] += factor * (bytes >> 24);
       }
-      room -= next;
     }
-  flush();
-  scaled<width>(total, scale, bias, to);
-}
-
-void add_small_rows_times(const std::int8_t* weights, const Events* lists, std::size_t count, const float* scale,
-                          const float* bias, float* to) {
-  std::int32_t total[kTile] = {};
-  for (const Events* list = lists; list < lists + count; ++list)
-    for (std::size_t e = 0; e < list->count; ++e) {
-      const std::int8_t* row = weights + row_of(*list, e);
-      const std::int32_t factor = list->factors[e];
-      for (std::size_t n = 0; n < kTile; ++n) total[n] += factor * row[n];
-    }
-  scaled<kTile>(total, scale, bias, to);
+    total.finish<kTile>(zeros, scale, bias, sums);
+  }
 }
 
 // As many outputs at once as leaves the sums of all pixels in registers.
@@ -168,109 +259,148 @@ void multiply(const float* const* x, const float* weights, std::size_t count, fl
   }
 }
 
-void add_products(const float* weights, const float* const* x, std::size_t taps, const float* from, float* to) {
-  Floats sum[kVectors];
-  for (std::size_t i = 0; i < kVectors; ++i) sum[i] = load<Floats>(from + i * kLanes);
-  for (std::size_t tap = 0; tap < taps; ++tap)
-    for (std::size_t i = 0; i < kVectors; ++i)
-      sum[i] = fused(load<Floats>(x[tap] + i * kLanes), load<Floats>(weights + tap * kTile + i * kLanes), sum[i]);
-  for (std::size_t i = 0; i < kVectors; ++i) store(to + i * kLanes, sum[i]);
-}
-
-#if defined(__AVX512F__)
-
-inline Floats add_where(Floats sum, const std::uint64_t* word, std::size_t first, Floats weight) {
-  __mmask16 bits;
-  std::memcpy(&bits, reinterpret_cast<const char*>(word) + first / 8, sizeof bits);
-  return Floats(_mm512_mask_add_ps(__m512(sum), bits, __m512(sum), __m512(weight)));
-}
-
-#else
-
-// Adds the weight in the lanes whose bit is set, from bit `first` of the word on, and 0 in the others.
-inline Floats add_where(Floats sum, const std::uint64_t* word, std::size_t first, Floats weight) {
-  const std::uint64_t bits = *word >> first;
-  Ints lane;
-  for (std::size_t k = 0; k < kLanes; ++k) lane[k] = 1 << k;
-  return sum + Floats(Ints(weight) & ((lane & std::int32_t(bits & 0xff)) != 0));
-}
-
-#endif
-
-std::size_t add_masked(const float* weights, const std::uint64_t* words, const std::ptrdiff_t* offsets,
-                       std::size_t taps, const float* from, float* to) {
-  Floats sum[kVectors];
-  for (std::size_t i = 0; i < kVectors; ++i) sum[i] = load<Floats>(from + i * kLanes);
-  std::size_t added = 0;
-  for (std::size_t tap = 0; tap < taps; ++tap) {
-    if (offsets[tap] < 0) continue;
-    const std::uint64_t* word = words + offsets[tap];
-    added += std::size_t(__builtin_popcountll(*word));
-    for (std::size_t i = 0; i < kVectors; ++i)
-      sum[i] = add_where(sum[i], word, i * kLanes, load<Floats>(weights + tap * kTile + i * kLanes));
+// The depthwise kernels for a vector of channels. Where outputs lie side by side, an input serves all that see it.
+// kColumns: of the kernel, where it is known beforehand, else 0.
+template <std::size_t kOutputs, std::size_t kColumns, typename T, typename Read, typename Combine>
+void slide(const Window& window, const float* weights, const T* const* rows, float* sums, const Read& read,
+           const Combine& combine) {
+  const std::size_t columns = kColumns ? kColumns : window.columns, dilation = kColumns ? 1 : window.dilation;
+  const std::size_t first = std::size_t(window.first), width = window.width, pitch = window.pitch;
+  Floats sum[kOutputs];
+  for (std::size_t p = 0; p < kOutputs; ++p)
+    sum[p] = p < window.outputs ? load<Floats>(sums + p * window.sums_pitch) : Floats{};
+  for (std::size_t row = 0; row < window.rows; ++row, weights += columns * kTile) {
+    if (!rows[row]) continue;
+#pragma GCC unroll 16
+    for (std::size_t j = 0; j < columns + kOutputs - 1; ++j) {
+      const std::size_t column = first + j * dilation;  // left of the map it is huge
+      if (column >= width) continue;
+      const auto x = read(rows[row] + column * pitch);
+#pragma GCC unroll 8
+      for (std::size_t p = 0; p < kOutputs; ++p)
+        if (j - p < columns) sum[p] = combine(x, load<Floats>(weights + (j - p) * kTile), sum[p]);
+    }
   }
-  for (std::size_t i = 0; i < kVectors; ++i) store(to + i * kLanes, sum[i]);
-  return added;
+  for (std::size_t p = 0; p < kOutputs; ++p)
+    if (p < window.outputs) store(sums + p * window.sums_pitch, sum[p]);
 }
 
-// Bit k of the result: lane k of a comparison's result.
-inline std::uint64_t bits_of(const Ints& lanes) {
-#if defined(__AVX512F__)
-  return _mm512_movepi32_mask(__m512i(lanes));
-#elif defined(__AVX2__)
-  return std::uint32_t(_mm256_movemask_ps(__m256(lanes)));
-#else
-  std::uint64_t bits = 0;
-  for (std::size_t k = 0; k < kLanes; ++k) bits |= std::uint64_t(lanes[k] & 1) << k;
-  return bits;
-#endif
+template <typename T, typename Read, typename Combine>
+inline void slide(const Window& window, const float* weights, const T* const* rows, float* sums, const Read& read,
+                  const Combine& combine) {
+  if (window.outputs == 1) return slide<1, 0>(window, weights, rows, sums, read, combine);
+  if (window.columns == 3) return slide<kPixels, 3>(window, weights, rows, sums, read, combine);
+  if (window.columns == 5) return slide<kPixels, 5>(window, weights, rows, sums, read, combine);
+  return slide<kPixels, 7>(window, weights, rows, sums, read, combine);
 }
 
-// `fire` for a whole vector of neurons.
-inline std::uint64_t fire_vector(const Neuron& neuron, std::size_t c, const float* x, float* v) {
-  const Floats decayed = load<Floats>(neuron.decay + c) * load<Floats>(v);
-  const Floats current = load<Floats>(neuron.gain + c) * load<Floats>(x);
-  const Floats h = decayed + current + load<Floats>(neuron.offset + c);
-  const Ints fired = h >= load<Floats>(neuron.level + c);
-  Floats after = h;
-  if (neuron.reset == Reset::hard) after = fired ? broadcast(neuron.v_reset) : h;
-  if (neuron.reset == Reset::soft) after = h - (fired ? load<Floats>(neuron.threshold + c) : Floats{});
-  store(v, after);
-  return bits_of(fired);
+void add_spikes(const Window& window, const float* weights, const std::uint64_t* const* rows, float* sums) {
+  for (std::size_t i = 0; i < kTile; i += kLanes)
+    slide(window, weights + i, rows, sums + i, [i](const std::uint64_t* word) { return mask_of(*word >> i); },
+          [](Mask mask, Floats weight, Floats sum) { return add_where(mask, weight, sum); });
+}
+
+void add_products(const Window& window, const float* weights, const float* const* rows, std::size_t count,
+                  float* sums) {
+  const auto multiply = [](Floats x, Floats weight, Floats sum) { return fused(x, weight, sum); };
+  std::size_t i = 0;
+  for (; i + kLanes <= count; i += kLanes)
+    slide(window, weights + i, rows, sums + i, [i](const float* x) { return load<Floats>(x + i); }, multiply);
+  const auto read_rest = [i, count](const float* x) {
+    Floats rest = {};
+    std::memcpy(&rest, x + i, (count - i) * sizeof(float));
+    return rest;
+  };
+  if (i < count) slide(window, weights + i, rows, sums + i, read_rest, multiply);
+}
+
+// Where spikes go: to bit `at` of a word for each step.
+struct Spikes {
+  std::uint64_t* to;
+  std::size_t stride, at;
+
+  void set(std::size_t step, std::uint64_t bits) const { to[step * stride] |= bits << at; }
+};
+
+// `fire` for some whole vectors of neurons.
+template <Reset reset, std::size_t vectors>
+void fire_vectors(const Neuron& neuron, std::size_t c, std::size_t steps, const float* x, std::size_t stride, float* v,
+                  const Spikes& spikes) {
+  const Floats v_reset = broadcast(neuron.v_reset);
+  Floats potential[vectors];
+  for (std::size_t i = 0; i < vectors; ++i)
+    potential[i] = v ? load<Floats>(v + i * kLanes) : broadcast(neuron.v_init);
+  for (std::size_t t = 0; t < steps; ++t, x += stride) {
+    std::uint64_t bits = 0;
+    for (std::size_t i = 0; i < vectors; ++i) {
+      const std::size_t n = c + i * kLanes;
+      const Floats decayed = load<Floats>(neuron.decay + n) * potential[i];
+      const Floats h = decayed + load<Floats>(neuron.gain + n) * load<Floats>(x + i * kLanes) +
+                       load<Floats>(neuron.offset + n);
+      const Mask fired = at_least(h, load<Floats>(neuron.level + n));
+      potential[i] = reset == Reset::hard   ? choose(fired, v_reset, h)
+                     : reset == Reset::soft ? h - choose(fired, load<Floats>(neuron.threshold + n), Floats{})
+                                            : h;
+      bits |= bits_of(fired) << (i * kLanes);
+    }
+    spikes.set(t, bits);
+  }
+  for (std::size_t i = 0; v && i < vectors; ++i) store(v + i * kLanes, potential[i]);
 }
 
 // What is left when a vector does not fit any more, filled up with zeros.
-std::uint64_t fire_rest(const Neuron& neuron, std::size_t c, std::size_t count, const float* x, float* v) {
+template <Reset reset>
+void fire_rest(const Neuron& neuron, std::size_t c, std::size_t count, std::size_t steps, const float* x,
+               std::size_t stride, float* v, const Spikes& spikes) {
   float copies[7][kLanes] = {};
-  const float* const from[7] = {neuron.decay + c,     neuron.gain + c,  neuron.offset + c,
-                                neuron.threshold + c, neuron.level + c, x,
-                                v};
-  for (std::size_t i = 0; i < 7; ++i) std::memcpy(copies[i], from[i], count * sizeof(float));
-  const Neuron padded{copies[0], copies[1], copies[2], copies[3], copies[4], neuron.reset, neuron.v_reset};
-  const std::uint64_t bits = fire_vector(padded, 0, copies[5], copies[6]);
-  std::memcpy(v, copies[6], count * sizeof(float));
-  return bits & ((std::uint64_t(1) << count) - 1);
+  const auto copy = [&](std::size_t i, const float* from) { std::memcpy(copies[i], from, count * sizeof(float)); };
+  const float* const from[] = {neuron.decay, neuron.gain, neuron.offset, neuron.threshold, neuron.level};
+  for (std::size_t i = 0; i < 5; ++i) copy(i, from[i] + c);
+  v ? copy(6, v) : void(store(copies[6], broadcast(neuron.v_init)));
+  const Neuron padded{copies[0], copies[1], copies[2],      copies[3],
+                      copies[4], neuron.reset, neuron.v_reset, neuron.v_init};
+  for (std::size_t t = 0; t < steps; ++t) {
+    std::uint64_t bits = 0;
+    copy(5, x + t * stride);
+    fire_vectors<reset, 1>(padded, 0, 1, copies[5], 0, copies[6], {&bits, 0, 0});
+    spikes.set(t, bits & ((std::uint64_t(1) << count) - 1));
+  }
+  if (v) std::memcpy(v, copies[6], count * sizeof(float));
 }
 
-std::uint64_t fire(const Neuron& neuron, std::size_t channel, std::size_t count, const float* x, float* v) {
-  std::uint64_t bits = 0;
-  std::size_t n = 0;
-  for (; n + kLanes <= count; n += kLanes) bits |= fire_vector(neuron, channel + n, x + n, v + n) << n;
-  if (n < count) bits |= fire_rest(neuron, channel + n, count - n, x + n, v + n) << n;
-  return bits;
+template <Reset reset>
+void fire_as(const Neuron& neuron, std::size_t channel, std::size_t count, std::size_t steps, const float* x,
+             std::size_t stride, float* v, Spikes spikes) {
+  for (std::size_t t = 0; t < steps; ++t) spikes.to[t * spikes.stride] = 0;
+  std::size_t& n = spikes.at;
+  for (; n + 4 * kLanes <= count; n += 4 * kLanes)  // their sums do not wait for one another
+    fire_vectors<reset, 4>(neuron, channel + n, steps, x + n, stride, v ? v + n : v, spikes);
+  for (; n + kLanes <= count; n += kLanes)
+    fire_vectors<reset, 1>(neuron, channel + n, steps, x + n, stride, v ? v + n : v, spikes);
+  if (n < count) fire_rest<reset>(neuron, channel + n, count - n, steps, x + n, stride, v ? v + n : v, spikes);
+}
+
+void fire(const Neuron& neuron, std::size_t channel, std::size_t count, std::size_t steps, const float* x,
+          std::size_t x_stride, float* v, std::uint64_t* bits, std::size_t bits_stride) {
+  const auto as = neuron.reset == Reset::hard   ? fire_as<Reset::hard>
+                  : neuron.reset == Reset::soft ? fire_as<Reset::soft>
+                                                : fire_as<Reset::none>;
+  as(neuron, channel, count, steps, x, x_stride, v, {bits, bits_stride, 0});
 }
 
 }  // namespace
 
 extern const Kernels NMX_KERNELS;
 const Kernels NMX_KERNELS = {NMX_KERNELS_NAME,
+                             count_bits,
                              list_bits,
-                             {add_rows<kTile / 2>, add_rows<kTile>},
+                             copy_list,
+                             {add_panel<kTile / 2>, add_panel<kTile>},
                              add_rows_times,
                              {add_small_rows<kTile / 2>, add_small_rows<kTile>},
                              add_small_rows_times,
                              {multiply<kTile / 2>, multiply<kTile>},
-                             add_masked,
+                             add_spikes,
                              add_products,
                              fire};
 

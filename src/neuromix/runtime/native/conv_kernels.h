@@ -14,44 +14,73 @@ constexpr std::size_t kTile = 64;
 // Pixels side by side that a dense product takes at once: the maps of vision models have sides of 7 and its multiples.
 constexpr std::size_t kPixels = 7;
 
-// Rows of weights to add, in order: first_row + rows[i], and for integer inputs as often as factors[i] says.
+// Integer weights are kept as bytes above 0, as weight + kSmallZero. Read as shorts, a row has outputs 0..31 in the low
+// bytes and 32..63 in the high ones; read as ints, it has 0..15 in the lowest.
+constexpr int kSmallZero = 128;
+inline std::size_t small_place(std::size_t n) { return 4 * (n % 16) + 2 * (n / 16 % 2) + n / 32; }
+
+constexpr std::size_t kListSlack = 16;
+
+// Rows of weights to add at some places, in order: of place p those from begins[p] to begins[p + 1], for integer inputs
+// each as often as its factor says.
 struct Events {
   const std::uint32_t* rows;
   const std::uint8_t* factors;
-  std::size_t count;
-  std::ptrdiff_t first_row;
+  const std::size_t* begins;
 };
+
+// What some outputs side by side see of the map.
+struct Window {
+  std::size_t rows, columns, dilation;          // of the kernel; along the columns
+  std::ptrdiff_t first;                         // the column under the first tap of the first output
+  std::size_t width, pitch;                     // of the map; from one column to the next in memory
+  std::size_t outputs;                          // 1 to kPixels
+  std::size_t sums_pitch;                       // from the sums of an output to those of the next
+};
+
+// Whether the depthwise kernels take more than one output at once.
+inline bool takes_several(std::size_t columns, std::size_t stride, std::size_t dilation) {
+  return (columns == 3 || columns == 5 || columns == 7) && stride == 1 && dilation == 1;
+}
 
 struct Kernels {
   const char* name;
 
-  // first + the numbers of the bits that are set, ascending; returns how many.
+  // How many bits are set.
+  std::uint64_t (*count_bits)(const std::uint64_t* words, std::size_t count);
+  // first + the numbers of the bits that are set, ascending; returns how many. What lies up to kListSlack places behind
+  // the last one may be written over.
   std::size_t (*list_bits)(const std::uint64_t* words, std::size_t count, std::uint32_t first, std::uint32_t* to);
 
-  // Sums of a tile, to[0..kTile) = from + the rows of `weights` [rows][kTile] that the lists name, one after the
-  // other. The first of the two functions stops at half a tile.
-  void (*add_rows[2])(const float* weights, const Events* lists, std::size_t count, const float* from, float* to);
-  // The same, each row times its factor.
-  void (*add_rows_times)(const float* weights, const Events* lists, std::size_t count, const float* from,
-                         float* to);
-  // to = bias + scale * the sum of integer rows.
-  void (*add_small_rows[2])(const std::int8_t* weights, const Events* lists, std::size_t count,
-                            const float* scale, const float* bias, float* to);
-  void (*add_small_rows_times)(const std::int8_t* weights, const Events* lists, std::size_t count,
-                               const float* scale, const float* bias, float* to);
+  // to[i] = from[i] + offset, up to kListSlack more of them.
+  void (*copy_list)(const std::uint32_t* from, std::size_t count, std::uint32_t offset, std::uint32_t* to);
+
+  // sums[place][0..kTile) += those rows of `weights` [64][kTile] whose bit is set in masks[place * stride], ascending,
+  // for each place. The first of the two functions stops at half a tile.
+  void (*add_panel[2])(const float* weights, const std::uint64_t* masks, std::size_t stride, std::size_t places,
+                       float* sums);
+  // The same with rows times their factors.
+  void (*add_rows_times)(const float* weights, const Events& events, std::size_t places, float* sums);
+  // sums = bias + scale * the sum of integer rows; or half a tile.
+  void (*add_small_rows[2])(const std::uint8_t* weights, const Events& events, std::size_t places, const float* scale,
+                            const float* bias, float* sums);
+  void (*add_small_rows_times)(const std::uint8_t* weights, const Events& events, std::size_t places,
+                               const float* scale, const float* bias, float* sums);
 
   // sums[pixel][0..kTile) += x[pixel][0..count) times `weights` [count][kTile], for kPixels pixels; or half a tile.
   void (*multiply[2])(const float* const* x, const float* weights, std::size_t count, float* sums);
 
-  // Depthwise: to = from + the rows of weights, one a tap, where a bit is set of the word at words[offsets[tap]]
-  // (returns how many are; an offset below 0 is of a tap outside the map), or times the values of the tap.
-  std::size_t (*add_masked)(const float* weights, const std::uint64_t* words, const std::ptrdiff_t* offsets,
-                            std::size_t taps, const float* from, float* to);
-  void (*add_products)(const float* weights, const float* const* x, std::size_t taps, const float* from,
-                       float* to);
+  // Depthwise, for outputs side by side: adds to their sums the weights [rows][columns][kTile] of a tile where there is
+  // a spike, or times the input, of which `count` channels are wanted. rows[i] is where the map begins for row i of
+  // the kernel, null above and below the map.
+  void (*add_spikes)(const Window& window, const float* weights, const std::uint64_t* const* rows, float* sums);
+  void (*add_products)(const Window& window, const float* weights, const float* const* rows, std::size_t count,
+                       float* sums);
 
-  // One step of a tile of neurons with input `x`: takes v along, and gives the spikes.
-  std::uint64_t (*fire)(const Neuron& neuron, std::size_t channel, std::size_t count, const float* x, float* v);
+  // Some steps of up to kTile neurons, their inputs at x[step * x_stride]: takes v along, or without it begins
+  // with v_init, and writes the spikes to bits[step * bits_stride].
+  void (*fire)(const Neuron& neuron, std::size_t channel, std::size_t count, std::size_t steps, const float* x,
+               std::size_t x_stride, float* v, std::uint64_t* bits, std::size_t bits_stride);
 };
 
 // The best that this processor has.

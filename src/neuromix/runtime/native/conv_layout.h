@@ -40,45 +40,46 @@ struct Conv::Layout {
   bool depthwise;
   bool scaled;           // weights are integers: sums begin at 0, and are scaled at the end
   bool finite;           // no weight is infinite or NaN
-  std::size_t tiles;     // of a group
   std::size_t rows;      // of a tile
-  Aligned<float> real;             // [all_tiles][rows][kTile]
-  Aligned<std::int8_t> small;      // the same, if spikes add up integers
-  Aligned<float> scale, bias;      // [all_tiles][kTile]
+  Aligned<float> real;             // [tiles][rows][kTile]
+  Aligned<std::uint8_t> small;     // the same, if spikes add up integers; see kernels
+  Aligned<float> scale, bias;      // [tiles][kTile]
 
   // From the first input of an output to the one under each tap; the first lies outside where there is padding.
   struct Offset {
     std::ptrdiff_t y, x;
   };
   std::vector<Offset> offsets;
+  // By how many outputs a row of the map is seen, and a column.
+  std::vector<std::uint32_t> seen[2];
   // Taps whose events lie side by side in memory, and so are one list: those of a row of the kernel, or single ones
   // where groups or dilation come between.
   std::size_t taps_of_list;
 
   Layout(const ConvShape& shape, Type type, const ConvWeights& weights);
 
-  std::size_t all_tiles() const { return depthwise ? tiles : s.groups * tiles; }
-  std::size_t group(std::size_t tile) const { return depthwise ? 0 : tile / tiles; }
-  std::size_t first_output(std::size_t tile) const {
-    return depthwise ? tile * kTile : group(tile) * out_group + tile % tiles * kTile;
-  }
-  std::size_t outputs(std::size_t tile) const {
-    return std::min(kTile, depthwise ? s.out_channels - tile * kTile : out_group - tile % tiles * kTile);
-  }
-  // Whether more than the first half of a tile is wanted.
-  bool is_whole(std::size_t tile) const { return outputs(tile) > kTile / 2; }
+  // Which outputs a tile has.
+  struct Tile {
+    std::size_t group, first_output, outputs;
+    bool is_whole() const { return outputs > kTile / 2; }  // whether more than its first half is wanted
+  };
+  std::vector<Tile> tiles;  // of all groups
   // Whether each tile has a word of output spikes to itself.
   bool has_words() const { return depthwise || s.groups == 1 || out_group % kTile == 0; }
+  // Whether the inputs are spikes, and the weights floats to be added up.
+  bool adds_panels() const { return input == Type::binary && !depthwise && small.empty(); }
   std::size_t in_pixels() const { return s.in_height * s.in_width; }
   std::size_t out_pixels() const { return s.out_height * s.out_width; }
 
  private:
-  template <typename From, typename To>
-  void pack(const From* from, Aligned<To>& to) const;
+  template <typename From>
+  void pack(const From* from);
+  void pack_small(const std::int8_t* from);
+  template <typename Place>
+  void for_each_weight(const Place& place) const;
 };
 
-// Runs up to kSteps steps; as Conv::run otherwise.
-constexpr std::size_t kSteps = 8;
+// Runs up to kStepsAtOnce steps; as Conv::run otherwise.
 std::uint64_t run_steps(const Conv::Layout& layout, const void* input, std::size_t steps,
                         const ConvOutput& output, void* scratch, std::size_t threads);
 std::size_t run_scratch_bytes(const Conv::Layout& layout, std::size_t threads);

@@ -10,7 +10,7 @@
 
 namespace nmx {
 
-// Takes the state v [positions][C] through the steps.
+// Takes the state v [positions][C] through the steps; see ConvOutput.
 void run_lif(const Value& x, const Neuron& neuron, float* v, const Value& y, std::size_t steps,
              std::size_t threads);
 

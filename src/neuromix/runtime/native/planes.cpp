@@ -1,14 +1,9 @@
+#include "conv_kernels.h"
 #include "kernels.h"
 #include "rows.h"
 
 namespace nmx {
 namespace {
-
-NEUROMIX_CLONES std::uint64_t count_bits(const std::uint64_t* x, std::size_t count) {
-  std::uint64_t all = 0;
-  for (std::size_t i = 0; i < count; ++i) all += std::uint64_t(__builtin_popcountll(x[i]));
-  return all;
-}
 
 NEUROMIX_CLONES std::uint64_t count_bytes(const std::uint8_t* x, std::size_t count) {
   std::uint64_t all = 0;
@@ -20,7 +15,7 @@ NEUROMIX_CLONES std::uint64_t count_bytes(const std::uint8_t* x, std::size_t cou
 
 std::uint64_t count_active(const Value& x, std::size_t steps) {
   const std::size_t size = steps * x.shape.positions() * x.bytes_per_row();
-  return x.type == Type::binary ? count_bits(x.row_of<const std::uint64_t>(0, 0), size / 8)
+  return x.type == Type::binary ? kernels().count_bits(x.row_of<const std::uint64_t>(0, 0), size / 8)
                                 : count_bytes(x.row_of<const std::uint8_t>(0, 0), size);
 }
 

@@ -40,7 +40,7 @@ struct WeightReader {
           lif.strict ? std::nextafter(fire, std::numeric_limits<float>::infinity()) : fire;
     }
     const auto at = [&](std::size_t i) { return weights.row(i, channels); };
-    weights.neuron = {at(0), at(1), at(2), at(3), at(4), lif.reset, lif.v_reset};
+    weights.neuron = {at(0), at(1), at(2), at(3), at(4), lif.reset, lif.v_reset, lif.v_init};
   }
 
   void operator()(const op::Affine& affine) { read_rows({&affine.scale, &affine.shift}); }

@@ -47,20 +47,30 @@ void Session::reset() {
 // Of neurons at rest. Where each keeps its own, it may be the first time.
 void Session::begin_states(bool shared) {
   shares_state_ = shared;
-  for (std::size_t n = 0; n < states_.size(); ++n) {
-    const auto* lif = std::get_if<op::Lif>(&program_->graph().nodes[n].op);
+  const auto& nodes = program_->graph().nodes;
+  for (const Task& task : plan_->tasks()) {
+    const auto* lif = std::get_if<op::Lif>(&nodes[task.into].op);
     if (!lif) continue;
-    const std::size_t size = program_->graph().nodes[n].shape.elements();
-    if (shared)
+    const std::size_t size = nodes[task.into].shape.elements();
+    if (!shared)
+      states_[task.into].assign(size, lif->v_init);
+    else if (needs_state(task))
       shared_state_.resize(std::max(shared_state_.size(), size));
-    else
-      states_[n].assign(size, lif->v_init);
   }
 }
 
-float* Session::state_of(std::size_t n) {
-  if (!shares_state_) return states_[n].data();
-  const Node& node = program_->graph().nodes[n];
+// Whether the state of neurons goes through memory in a run of one pass: where not all steps are taken at once.
+bool Session::needs_state(const Task& task) const {
+  const auto& nodes = program_->graph().nodes;
+  const bool fires = task.kind == Task::Kind::fires, of_spikes = nodes[nodes[task.node].inputs[0]].type == Type::binary;
+  return plan_->options().steps > kStepsAtOnce || std::get<op::Lif>(nodes[task.into].op).reset == Reset::none ||
+         (fires && !of_spikes);
+}
+
+float* Session::state_of(const Task& task) {
+  if (!shares_state_) return states_[task.into].data();
+  if (!needs_state(task)) return nullptr;
+  const Node& node = program_->graph().nodes[task.into];
   std::fill_n(shared_state_.data(), node.shape.elements(), std::get<op::Lif>(node.op).v_init);
   return shared_state_.data();
 }
@@ -154,7 +164,7 @@ void Session::run_conv(const op::Conv& conv, const Task& task, std::size_t steps
   ConvOutput output;
   if (task.kind == Task::Kind::fires) {
     output.neuron = &program_->weights(task.into).neuron;
-    output.v = state_of(task.into);
+    output.v = state_of(task);
     output.bits = y.row_of<std::uint64_t>(0, 0);
   } else {
     output.real = y.row_of<float>(0, 0);
@@ -205,7 +215,7 @@ void Session::run_other(std::size_t n, std::size_t steps) {
     void operator()(const op::Input&) const {}
     void operator()(const op::Conv&) const {}
     void operator()(const op::Lif&) const {
-      run_lif(in[0], weights.neuron, s.state_of(n), y, steps, threads);
+      run_lif(in[0], weights.neuron, s.state_of({n, n}), y, steps, threads);
     }
     void operator()(const op::Levels& op) const { run_levels(in[0], op, y, steps, threads); }
     void operator()(const op::Affine&) const {

@@ -53,7 +53,8 @@ class Session {
   void advance(const float* x, std::size_t steps, bool is_static);
   void prepare(std::size_t steps, bool is_static);
   void begin_states(bool shared);
-  float* state_of(std::size_t node);
+  bool needs_state(const Task& task) const;
+  float* state_of(const Task& task);
   std::size_t scratch_bytes(std::size_t node, std::size_t steps) const;
   void run_pass(const float* x, std::size_t steps, bool is_first);
   void run_task(const Task& task, std::size_t steps);
@@ -70,8 +71,8 @@ class Session {
   std::size_t steps_ = 0;         // of its last pass
   neuromix::Buffer<std::byte> arena_, scratch_;
   std::byte *arena_at_ = nullptr, *scratch_at_ = nullptr;
-  // Of each lif, [positions][C], while steps follow one another; in a run of one pass the neurons take turns with
-  // one memory, as none is needed again.
+  // Of each lif, [positions][C], while steps follow one another; in a run of one pass the neurons need none, or take
+  // turns with one memory, as none is needed again.
   std::vector<std::vector<float>> states_;
   std::vector<float> shared_state_;
   bool shares_state_ = false, has_run_ = false;

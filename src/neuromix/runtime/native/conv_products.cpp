@@ -1,0 +1,71 @@
+#include "conv_ways.h"
+#include "ops/native/pool.h"
+
+namespace nmx {
+
+const float* expand(const Job& job, Carver& carver) {
+  const std::size_t channels = job.c.s.in_channels;
+  float* const values = carver.take<float>(kStepsAtOnce * job.c.in_pixels() * channels);
+  const std::size_t positions = job.steps * job.c.in_pixels();
+  neuromix::parallel_blocks(positions, std::max<std::size_t>(64, positions / (4 * job.threads)), job.threads,
+                            [&](std::size_t first, std::size_t last) noexcept {
+                              const std::uint8_t* from = job.integers(0);
+                              for (std::size_t i = first * channels; i < last * channels; ++i)
+                                values[i] = float(from[i]);
+                            });
+  return values;
+}
+
+Products::Slot::Slot(const Conv::Layout& c, Carver carver)
+    : sums(carver.take<float>(kPixels * kTile)),
+      sources(carver.take<std::size_t>(kPixels * c.taps)),
+      copies(carver.take<float>(kPixels * c.rows)),
+      patch(carver.take<const float*>(kPixels)),
+      end(carver.at) {}
+
+std::uint64_t Products::run(const Part& part, std::uintptr_t memory) const {
+  const Slot slot(c_, {memory});
+  for (std::size_t pixel = part.first_pixel; pixel < part.last_pixel; pixel += kPixels)
+    multiply(pixel, std::min(kPixels, part.last_pixel - pixel), part, slot);
+  return 0;
+}
+
+// All steps of some pixels. Each has its inputs side by side in a patch, which is copied together unless the input
+// itself is one.
+void Products::multiply(std::size_t first_pixel, std::size_t pixels, const Part& part, const Slot& slot) const {
+  for (std::size_t p = 0; p < pixels; ++p) job_.find_sources(first_pixel + p, slot.sources + p * c_.taps);
+  for (std::size_t t = 0; t < job_.steps; ++t) {
+    std::size_t group = s_.groups;
+    for (std::size_t tile = part.first_tile; tile < part.last_tile; ++tile) {
+      if (c_.tiles[tile].group != group) fill_patches(t, group = c_.tiles[tile].group, pixels, slot);
+      for (std::size_t p = 0; p < kPixels; ++p) job_.begin(tile, slot.sums + p * kTile);
+      job_.kernel.multiply[c_.tiles[tile].is_whole()](slot.patch, c_.real.data() + tile * c_.rows * kTile, c_.rows,
+                                                      slot.sums);
+      for (std::size_t p = 0; p < pixels; ++p) job_.finish(tile, first_pixel + p, t, 1, slot.sums + p * kTile);
+    }
+  }
+}
+
+void Products::fill_patches(std::size_t t, std::size_t group, std::size_t pixels, const Slot& slot) const {
+  const std::size_t offset = group * c_.in_group, size = c_.in_group;
+  for (std::size_t p = 0; p < kPixels; ++p) {
+    const std::size_t* sources = slot.sources + std::min(p, pixels - 1) * c_.taps;
+    if (c_.taps == 1 && sources[0] != kOutside) {
+      slot.patch[p] = values_ + job_.position(t, sources[0]) * s_.in_channels + offset;
+      continue;
+    }
+    float* to = slot.copies + p * c_.rows;
+    slot.patch[p] = to;
+    for (std::size_t tap = 0, some; tap < c_.taps; tap += some, to += some * size) {
+      some = 1;
+      if (sources[tap] == kOutside) {
+        std::memset(to, 0, size * sizeof(float));
+        continue;
+      }
+      while (s_.groups == 1 && tap + some < c_.taps && sources[tap + some] == sources[tap] + some) ++some;
+      std::memcpy(to, values_ + job_.position(t, sources[tap]) * s_.in_channels + offset, some * size * sizeof(float));
+    }
+  }
+}
+
+}  // namespace nmx

@@ -1,0 +1,193 @@
+// The ways in which a convolution can be computed. Each takes parts of the output, on any number of threads.
+#pragma once
+
+#include <atomic>
+#include <cstring>
+
+#include "conv_layout.h"
+
+namespace nmx {
+
+// Takes pieces off the caller's scratch memory, or from address 0 to see how much that needs.
+struct Carver {
+  std::uintptr_t at;
+
+  template <typename T>
+  T* take(std::size_t count) {
+    T* taken = reinterpret_cast<T*>(at);
+    at += rounded_up(count * sizeof(T), 64);
+    return taken;
+  }
+};
+
+// Outputs at some pixels of the map, at all steps, and of them some tiles.
+struct Part {
+  std::size_t first_pixel, last_pixel, first_tile, last_tile;
+
+  std::size_t places(std::size_t steps) const { return (last_pixel - first_pixel) * steps; }
+};
+
+// Outputs of a tile that a part has at most, over its pixels and steps: their sums stay in the second-nearest cache.
+constexpr std::size_t kPlaces = 112;
+inline std::size_t pixels_at_once(std::size_t steps) { return std::max<std::size_t>(1, kPlaces / steps); }
+
+// A tap that lies outside the map.
+constexpr std::size_t kOutside = ~std::size_t{0};
+
+// What is to be computed.
+struct Job {
+  const Conv::Layout& c;
+  const void* input;
+  std::size_t steps;
+  const ConvOutput& output;
+  std::size_t threads;
+  const Kernels& kernel = kernels();
+
+  std::size_t position(std::size_t t, std::size_t pixel) const { return t * c.in_pixels() + pixel; }
+  const std::uint64_t* bits(std::size_t position) const {
+    return static_cast<const std::uint64_t*>(input) + position * words(c.s.in_channels);
+  }
+  const std::uint8_t* integers(std::size_t position) const {
+    return static_cast<const std::uint8_t*>(input) + position * c.s.in_channels;
+  }
+
+  // The input pixel under each tap of an output.
+  void find_sources(std::size_t pixel, std::size_t* sources) const;
+
+  // What the sums of a tile begin with.
+  void begin(std::size_t tile, float* sums) const {
+    if (c.scaled)
+      std::memset(sums, 0, kTile * sizeof(float));
+    else
+      std::memcpy(sums, c.bias.data() + tile * kTile, kTile * sizeof(float));
+  }
+  // Makes sums [some][kTile] the output of some steps, to be called in the order of the steps.
+  void finish(std::size_t tile, std::size_t pixel, std::size_t first_step, std::size_t some, float* sums) const;
+  // The same for all pixels and steps of a part, sums [pixel][step][kTile].
+  void finish(std::size_t tile, const Part& part, float* sums) const {
+    for (std::size_t pixel = part.first_pixel; pixel < part.last_pixel; ++pixel, sums += steps * kTile)
+      finish(tile, pixel, 0, steps, sums);
+  }
+};
+
+class Way {
+ public:
+  explicit Way(const Job& job) : job_(job), c_(job.c), s_(job.c.s) {}
+  virtual ~Way() = default;
+
+  // Memory that each thread needs for itself.
+  virtual std::size_t slot_bytes() const = 0;
+  // Computes a part, with such memory. Returns the synaptic operations done, where they depend on the input.
+  virtual std::uint64_t run(const Part& part, std::uintptr_t slot) const = 0;
+
+ protected:
+  const Job& job_;
+  const Conv::Layout& c_;
+  const ConvShape& s_;
+};
+
+// ---- Inputs of which most are 0 ----
+
+// Spikes and float weights. The rows of a tile come in panels of 64, which stay in the nearest cache while they are
+// added to the sums of all outputs of a part, wherever there is a spike.
+class Panels final : public Way {
+ public:
+  explicit Panels(const Job& job) : Way(job) {}
+  std::size_t slot_bytes() const override { return Slot(c_, {0}).end; }
+  std::uint64_t run(const Part& part, std::uintptr_t slot) const override;
+
+ private:
+  struct Slot {
+    std::uint64_t* masks;  // [place][panel]: a bit for each row, whether it is to be added
+    float* sums;           // [place][kTile]
+    std::size_t* sources;
+    std::uintptr_t end;
+    Slot(const Conv::Layout& c, Carver carver);
+  };
+  std::uint64_t gather(const Part& part, std::size_t group, const Slot& slot) const;
+  void add_up(const Part& part, std::size_t tile, const Slot& slot) const;
+};
+
+// Integer inputs, and integer weights, of which a row is short. The active inputs are listed, and the rows of an output
+// added up one after the other.
+class Lists final : public Way {
+ public:
+  Lists(const Job& job, Carver& carver);
+  std::size_t slot_bytes() const override { return Slot(c_, {0}).end; }
+  std::uint64_t run(const Part& part, std::uintptr_t slot) const override;
+
+  // To be called before a part is run. Returns how many inputs are active.
+  std::uint64_t fill();
+
+ private:
+  struct Slot {
+    std::uint32_t* rows;    // of all places, as many as there can be
+    std::uint8_t* factors;  // if there are any
+    std::size_t* begins;    // [place + 1]
+    float* sums;            // [place][kTile]
+    std::uintptr_t end;
+    Slot(const Conv::Layout& c, Carver carver);
+  };
+  void list_row(std::size_t row);
+  std::size_t row_size() const { return s_.in_width * s_.in_channels + kListSlack; }
+  std::size_t gather(const Part& part, std::size_t group, const Slot& slot) const;
+  std::size_t copy(std::size_t t, std::size_t pixel, std::size_t tap, std::size_t group, std::size_t at,
+                   const Slot& slot) const;
+  void add_up(const Part& part, std::size_t tile, const Slot& slot) const;
+
+  // The active inputs of each row of each step, as x * channels + channel, ascending. A row has `row_size()` places,
+  // and begins_ tells for each of its pixels, and for the end, where in the row its inputs begin.
+  std::uint32_t *active_, *begins_;
+  std::uint8_t* factors_ = nullptr;  // of integer inputs, their values
+};
+
+// ---- Others ----
+
+// Input values as floats, in memory of their own.
+const float* expand(const Job& job, Carver& carver);
+
+// Multiplies with all weights. `values` are the inputs, [T][pixels][C].
+class Products final : public Way {
+ public:
+  Products(const Job& job, const float* values) : Way(job), values_(values) {}
+  std::size_t slot_bytes() const override { return Slot(c_, {0}).end; }
+  std::uint64_t run(const Part& part, std::uintptr_t slot) const override;
+
+ private:
+  struct Slot {
+    float* sums;           // [kPixels][kTile]
+    std::size_t* sources;  // [kPixels][taps]
+    float* copies;         // inputs of each pixel copied together
+    const float** patch;   // of each pixel
+    std::uintptr_t end;
+    Slot(const Conv::Layout& c, Carver carver);
+  };
+  void multiply(std::size_t first_pixel, std::size_t pixels, const Part& part, const Slot& slot) const;
+  void fill_patches(std::size_t t, std::size_t group, std::size_t pixels, const Slot& slot) const;
+
+  const float* values_;
+};
+
+// A depthwise convolution of real inputs, [T][pixels][C], or of the words of spikes.
+template <typename T>
+class Depthwise final : public Way {
+ public:
+  Depthwise(const Job& job, const T* input) : Way(job), input_(input) {}
+  std::size_t slot_bytes() const override { return Slot(c_, {0}).end; }
+  std::uint64_t run(const Part& part, std::uintptr_t slot) const override;
+
+ private:
+  struct Slot {
+    float* sums;     // [kPixels][steps][kTile]
+    const T** rows;  // of the map, under each row of the kernel
+    std::uintptr_t end;
+    Slot(const Conv::Layout& c, Carver carver);
+  };
+  std::size_t pitch() const { return sizeof(T) == sizeof(float) ? s_.in_channels : words(s_.in_channels); }
+  void add_up(std::size_t tile, std::size_t pixel, std::size_t some, const Slot& slot) const;
+  void find_rows(std::size_t tile, std::size_t t, std::size_t y, const Slot& slot) const;
+
+  const T* input_;
+};
+
+}  // namespace nmx
