@@ -65,24 +65,30 @@ def systems() -> str:
 
 
 def variants() -> str:
-    """A row a variant of a model, under a heading a system."""
-    parts = []
+    """A row a variant of a model, under a heading a system; counted beside published from results/published.json."""
+    counted, parts = _result("published")["models"], []
     for entry in registry.entries("model").values():
         rows = [
-            (f"`{name}`", f"{_parameters(entry, name):,}", _published(entry.published.get(name, {})))
+            (
+                f"`{name}`",
+                f"{_parameters(entry, name):,}",
+                _published(entry.published.get(name, {})),
+                _compared(counted.get(name, {})),
+            )
             for name in entry.variants or (entry.name,)
         ]
         tasks = ", ".join(entry.tasks)
         about = f"Task: {tasks}. Family: {entry.family}. Written from: {entry.provenance}."
         parts.append(
-            f"### {entry.name}\n\n{_paper(entry)}.\n{about}\n\n{table(('Variant', 'Parameters', 'Published'), rows)}"
+            f"### {entry.name}\n\n{_paper(entry)}.\n{about}\n\n"
+            + table(("Variant", "Parameters", "Published", "Counted here"), rows)
         )
     return "\n\n".join(parts)
 
 
 def parts() -> str:
     """What else is registered: a row a kind."""
-    kinds = ("task", "method", "mixer", "neuron", "surrogate", "edit")
+    kinds = ("task", "method", "mixer", "neuron", "surrogate", "edit", "representation")
     rows = [(kind, ", ".join(f"`{name}`" for name in registry.names(kind))) for kind in kinds]
     return table(("Kind", "Names"), [row for row in rows if row[1]])
 
@@ -264,6 +270,20 @@ def _published(figures: Mapping[str, Any]) -> str:
         PUBLISHED.get(key, key + " {}").format(figures[key]) for key in figures if key not in _ABOUT_COUNTING
     ]
     return "; ".join(shown) or "–"
+
+
+def _compared(figures: Mapping[str, Any]) -> str:
+    """What is counted here of the figures that a paper prints, and how far off that is."""
+    names = {"parameters_m": "parameters", "parameters": "parameters", "gmacs": "G multiply-adds"}
+    shown = {}
+    for key, name in names.items():
+        if key in figures and name not in shown:
+            one = figures[key]
+            value = f"{one['counted'] / 1e6:.4g} M" if key == "parameters" else f"{one['counted']:.4g}"
+            unit = " M" if key == "parameters_m" else ""
+            off = "equal" if one["difference"] == 0 else f"{100 * one['difference']:+.1f} %"
+            shown[name] = f"{value}{unit} {name} ({off})"
+    return "; ".join(shown.values()) or "–"
 
 
 TABLES: Mapping[str, Callable[[], str]] = {

@@ -41,6 +41,7 @@ _ROOMS = (
     "methods",
     "tasks",
     "runtime",
+    "compare",
     "report",
     "bench",
 )

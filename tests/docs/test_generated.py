@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -12,12 +13,19 @@ import pytest
 from neuromix.core.config import field_types
 from neuromix.measure.energy import energy_models
 from neuromix.measure.rules import PRESETS, CountingRule, counting_rule
+from tests.catalogue import own_entries
 from tests.docs.pages import PAGES, ROOT
 
 
 def test_readme_is_current() -> None:
     # In a process of its own: other tests register things of theirs.
     subprocess.run([sys.executable, ROOT / "docs" / "generate.py", "--check"], check=True)
+
+
+def test_every_published_model_is_in_the_ledger() -> None:
+    ledger = json.loads((ROOT / "results" / "published.json").read_text(encoding="utf-8"))["models"]
+    published = [name for entry in own_entries("model").values() for name in entry.published]
+    assert sorted(ledger) == sorted(published), "run: python benchmarks/published.py --json results/published.json"
 
 
 def test_measuring_page_has_the_rules_and_prices() -> None:

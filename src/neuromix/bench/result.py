@@ -10,6 +10,7 @@ import torch
 
 import neuromix
 from neuromix.bench.contest import ALLOCATOR, Outcome
+from neuromix.training.devices import processor_name
 
 
 @dataclass
@@ -37,7 +38,7 @@ class BenchResult:
             "torch": torch.__version__,
             "python": platform.python_version(),
             "machine": platform.machine(),
-            "processor": _processor(),
+            "processor": processor_name(),
             "threads": threads,
             "rounds": rounds,
             "allocator": ALLOCATOR,
@@ -70,11 +71,3 @@ def ratios(outcome: Outcome, ours: str) -> dict[str, float]:
         if name != ours and ratio is not None:
             found["_over_".join(pair)] = round(ratio, 3)
     return found
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()

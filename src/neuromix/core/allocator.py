@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Mapping
 from typing import Any
+
+from neuromix.core.errors import UnknownNameError
 
 # Of mallopt, as glibc's malloc.h numbers them.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
@@ -42,6 +45,19 @@ def tune_allocator() -> bool:
         return bool(keeps and libc.mallopt(_M_TRIM_THRESHOLD, -1))
     except (OSError, AttributeError):  # no such library, or one without mallopt
         return False
+
+
+def may_tune_allocator(environment: Mapping[str, str]) -> bool:
+    """Not where the user has chosen another way, by our switch or by glibc's own settings.
+
+    Raises:
+        UnknownNameError: NEUROMIX_ALLOCATOR is something else than tuned or system.
+    """
+    choice = environment.get("NEUROMIX_ALLOCATOR", "tuned")
+    if choice not in ("tuned", "system"):
+        raise UnknownNameError("NEUROMIX_ALLOCATOR", choice, ("tuned", "system"))
+    own = any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in environment)
+    return choice == "tuned" and not own
 
 
 def _address(function: Any) -> int | None:

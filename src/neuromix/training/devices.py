@@ -60,12 +60,21 @@ def environment(fabric: Fabric) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "processor": platform.machine(),
+        "processor": processor_name(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processes": fabric.world_size,
         "precision": fabric.strategy.precision.precision,
     }
+
+
+def processor_name() -> str:
+    """The model of the CPU, as the system calls it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def default_workers(config: TrainConfig, fabric: Fabric) -> int:
