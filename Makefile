@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := vision,report,export,sweep,tensorboard,docs,test,dev
+EXTRAS := vision,events,report,export,sweep,tensorboard,docs,test,dev
 INSTALLED := $(VENV)/.installed
 # What the benchmarks compare with, and what these import: nothing that would pull in another torch.
 PEERS := spikingjelly loguru snntorch norse nir nirtorch h5py neurobench tqdm

@@ -69,6 +69,18 @@ def test_a_run_becomes_a_file_of_the_same_accuracy(run, trained, digits):
     assert accuracy["model"] == json.loads((trained / "metrics.json").read_text())["test"]["accuracy"]
 
 
+@pytest.mark.parametrize("quantize", ["", "--quantize int8"])
+def test_a_run_on_frames_of_events(run, quantize):
+    tiny = """--set 'layers=[4,"A",8,"A"]' --set map_side=4 --set train.max_steps=1"""
+    task = "--task digits-dvs --set task.size=16 --set task.representation.frames=3"
+    assert run(f"train {task} --model spiking_vgg_nano {tiny} --out events --json")[0] == 0
+    code, out, _ = run(f"export events --to nmx {quantize} -o net.nmx --json")
+    made = json.loads(out)
+    assert code == 0 and made["input"] == [2, 16, 16] and made["time_steps"] == 3
+    if not quantize:
+        assert made["accuracy"]["difference"] == 0
+
+
 def test_int8(run, trained):
     code, out, err = run(f"export {trained} --quantize int8 -o net8.nmx --json --samples 100")
     assert (code, err) == (0, "")

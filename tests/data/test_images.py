@@ -379,7 +379,7 @@ def nested_parquet(folder: Path) -> None:
         (one_class, "one class only, 'only'"),
         (empty_class, "b holds nothing"),
         (other_types, r"b holds only \.bmp; expected images in \.png"),
-        (few, "class 'b' has too few images"),
+        (few, "class 'b' has too few samples"),
         (unknown_test_class, "class 'c', which .*train does not have"),
         (empty_test, "test has no class folders"),
         (nested_parquet, "in .*plain_text; give that folder"),

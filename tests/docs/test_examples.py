@@ -22,7 +22,8 @@ IN_PAGES = [
 IN_HELP = [
     (f"{name} --help", arguments)
     for name, command in GROUP.commands.items()
-    for arguments in commands(command.help or "")
+    for told in (command, *getattr(command, "commands", {}).values())  # of a group, also its own commands
+    for arguments in commands(told.help or "")
 ]
 # Those that take a moment and read nothing but the library itself.
 CHEAP = [
@@ -39,9 +40,12 @@ def _id(case: object) -> str:
 
 @pytest.mark.parametrize(("where", "arguments"), IN_PAGES + IN_HELP, ids=_id)
 def test_command_parses(where: str, arguments: list[str]) -> None:
-    name, *rest = arguments
-    assert name in GROUP.commands, f"{where} shows neuromix {name}"
-    GROUP.commands[name].make_context(name, list(rest))
+    command, rest = GROUP, arguments
+    while hasattr(command, "commands"):
+        name, *rest = rest
+        assert name in command.commands, f"{where} shows neuromix {' '.join(arguments)}"
+        command = command.commands[name]
+    command.make_context(name, list(rest))
 
 
 @pytest.mark.parametrize("name", list(GROUP.commands))

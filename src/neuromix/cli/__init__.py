@@ -1,5 +1,7 @@
 """The command line: one command a file, each a function `command` in a module with the command's name.
 
+A module that has several commands keeps them in a Typer `group`.
+
 A command module imports the library inside its function, so that help and mistakes are told at once.
 """
 
@@ -9,14 +11,14 @@ import importlib
 import os
 import pkgutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import typer
 
 import neuromix
 from neuromix.cli.console import report
-from neuromix.core.allocator import tune_allocator
-from neuromix.core.errors import NeuromixError, UnknownNameError
+from neuromix.core.allocator import may_tune_allocator, tune_allocator
+from neuromix.core.errors import NeuromixError
 
 # What `neuromix --help` lists first, in this order; any other command follows.
 _FIRST = ("list", "info", "train", "eval", "profile", "compare", "export", "run", "bench", "demo")
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = [*(sys.argv[1:] if arguments is None else arguments)]  # `list` is a command here
     try:
-        if arguments is None and _may_tune_allocator(os.environ):  # else the process is not ours
+        if arguments is None and may_tune_allocator(os.environ):  # else the process is not ours
             tune_allocator()
         code = app(given or ["--help"], "neuromix", standalone_mode=False)
     except NeuromixError as error:
@@ -62,15 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report(f"error: {error.format_message()}")  # type: ignore[attr-defined]
         return 2
     return code if isinstance(code, int) else 0
-
-
-def _may_tune_allocator(environment: Mapping[str, str]) -> bool:
-    """Not where the user has chosen another way, by our switch or by glibc's own settings."""
-    choice = environment.get("NEUROMIX_ALLOCATOR", "tuned")
-    if choice not in ("tuned", "system"):
-        raise UnknownNameError("NEUROMIX_ALLOCATOR", choice, ("tuned", "system"))
-    own = any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in environment)
-    return choice == "tuned" and not own
 
 
 def _print_version(wanted: bool) -> None:
@@ -94,6 +87,8 @@ def _add_commands() -> None:
         module = importlib.import_module(f"{__name__}.{name}")
         if hasattr(module, "command"):
             app.command(name)(module.command)
+        elif hasattr(module, "group"):
+            app.add_typer(module.group, name=name)
 
 
 _add_commands()

@@ -12,7 +12,7 @@ import torch
 
 from neuromix.compare.answers import answers
 from neuromix.core.batch import Batch
-from neuromix.core.model import Model, call
+from neuromix.core.model import Model, arguments, call
 from neuromix.measure.memory import forward_memory
 from neuromix.measure.profile import profile
 from neuromix.measure.spikes import last_of_each_stage, recorded_spikes, spike_trains, stage
@@ -83,6 +83,5 @@ def _outputs(model: Model, sample: Batch) -> list[Any]:
     """The output that the model has after 1, 2, ... spike steps; its only one where it has no such steps."""
     if model.stream_axis != 0:
         return [call(model, sample)]
-    inputs = [sample[field.name] for field in model.inputs if field.name in sample]
-    steps_T = model.forward_steps(model.encode(*inputs))  # type: ignore[arg-type]
+    steps_T = model.forward_steps(model.encode(*arguments(model, sample)))
     return [model.readout(steps_T[:t]) for t in range(1, len(steps_T) + 1)]

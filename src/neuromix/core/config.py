@@ -107,11 +107,17 @@ class Config:
             name, _, rest = key.partition(".")
             if name not in field_types(cls):
                 raise UnknownNameError(f"{cls.__name__} key", name, field_types(cls))
-            fields[name] = _reach(fields.get(name, _default(cls, name)), rest, value) if rest else value
+            fields[name] = _reach(cls._current(name, fields), rest, value) if rest else value
         missing = [f.name for f in dataclasses.fields(cls) if f.name not in fields and _is_required(f)]
         if missing:
             raise ConfigError(f"{cls.__name__} needs a value for {', '.join(missing)}")
         return cls(**fields)
+
+    @classmethod
+    def _current(cls, name: str, fields: Mapping[str, Any]) -> Any:
+        """A field that is to be reached into; the name of a spec, just given, is one already."""
+        value = fields.get(name, _default(cls, name))
+        return value if value is None else _coerce(value, field_types(cls)[name], f"{cls.__name__}.{name}")
 
     @classmethod
     def released(cls, values: Mapping[str, Any]) -> Self:
@@ -163,6 +169,8 @@ def _reach(current: Any, key: str, value: Any) -> Any:
         return current.replace(**{key: value})
     if isinstance(current, Spec):
         return current.with_options(**{key: value})
+    if isinstance(current, Mapping):
+        return {**current, key: value}
     raise ConfigError(f"cannot set {key!r} inside {current!r}: it is neither a spec nor a config")
 
 

@@ -14,7 +14,7 @@ from neuromix.core.errors import ConfigError, ShapeError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from neuromix.core.batch import Batch
+    from neuromix.core.batch import Batch, Ragged
     from neuromix.core.layout import Layout
 
 
@@ -132,12 +132,29 @@ def call(model: Model, batch: Batch) -> Any:
     Raises:
         ShapeError: the batch lacks an input.
     """
+    return model(*arguments(model, batch))
+
+
+def arguments(model: Model, batch: Batch) -> tuple[Any, ...]:
+    """The fields of a batch that a model names as inputs, in the order of its `forward`.
+
+    A batch has its samples on the first axis, a spiking model its time steps. So where a model that steps along
+    spike time names a field [B, ...], and the batch has one frame a step, [B, T, ...], it is given [T, B, ...].
+
+    Raises:
+        ShapeError: the batch lacks an input.
+    """
     missing = [f.name for f in model.inputs if f.name not in batch and not f.optional]
     if missing:
         raise ShapeError(
             f"{type(model).__name__} needs {', '.join(missing)}; the batch has {', '.join(batch)}"
         )
-    return model(*(batch[f.name] for f in model.inputs if f.name in batch))
+    return tuple(_time_first(batch[f.name], f, model.stream_axis) for f in model.inputs if f.name in batch)
+
+
+def _time_first(field: Tensor | Ragged, named: Field, stream_axis: int | None) -> Tensor | Ragged:
+    has_frames = isinstance(field, Tensor) and stream_axis == 0 and field.dim() == len(named.axes) + 1
+    return field.transpose(0, 1) if has_frames else field  # type: ignore[union-attr]
 
 
 def require_image(

@@ -33,6 +33,7 @@ ROOMS: Mapping[str, str] = {
     "edit": "neuromix.layers",
     "method": "neuromix.methods",
     "task": "neuromix.tasks",
+    "representation": "neuromix.data.events",
 }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,18 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from neuromix.core.errors import DataError, MissingExtraError
+from neuromix.data.class_folders import class_folders
 from neuromix.data.splits import Rows, complete
 
 Size = tuple[int, int]  # (height, width)
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-PARTS = {
-    "train": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-}
 SKIP_HINT = "replace it, or pass skip_broken=True to leave broken images out"
 
 
@@ -94,9 +88,7 @@ class Digits:
 class FolderImages:
     """A folder with one folder of PNG and JPEG files a class, perhaps below train/, val/ and test/.
 
-    The part folders count as such where there is a train/ that holds folders; val/ may be called valid/ or
-    validation/. Classes are the folders' names, sorted. Files in folders below a class folder belong to it;
-    other file types and hidden files are passed over.
+    See `class_folders`.
 
     Raises:
         DataError: no class folder, a class folder without images, or classes that training does not have.
@@ -105,30 +97,8 @@ class FolderImages:
 
     def __init__(self, folder: Path) -> None:
         require_pillow()
-        training, tops = folder, {folder: "train"}
-        if (folder / "train").is_dir() and _folders(folder / "train"):
-            training = folder / "train"
-            tops = {top: PARTS[top.name] for top in _folders(folder) if top.name in PARTS}
-        self.classes = tuple(path.name for path in _folders(training))
-        self._files: list[Path] = []
-        labels: list[int] = []
-        parts: dict[str, list[int]] = {}
-        if not self.classes:
-            raise DataError(f"{folder} has no class folders; expected {folder}/CLASS/IMAGE.png (or .jpg)")
-        for top, part in tops.items():
-            if not _folders(top):
-                raise DataError(
-                    f"{top} has no class folders; fill it, or remove it to cut that part off train/"
-                )
-            for path in _folders(top):
-                if path.name not in self.classes:
-                    raise DataError(f"{top} has the class {path.name!r}, which {training} does not have")
-                files = _image_files(path)
-                parts.setdefault(part, []).extend(range(len(labels), len(labels) + len(files)))
-                labels += [self.classes.index(path.name)] * len(files)
-                self._files += files
-        self.labels: Rows = np.array(labels, dtype=np.int64)
-        self.parts = {part: np.array(rows, dtype=np.int64) for part, rows in parts.items()}
+        found = class_folders(folder, SUFFIXES, "images", "IMAGE.png (or .jpg)")
+        self._files, self.labels, self.classes, self.parts = found
 
     def read(self, row: int, channels: int | None = None, size: Size | None = None) -> Tensor:
         return decode(self._files[row], self.where(row), channels, size)
@@ -178,25 +148,6 @@ def require_pillow() -> tuple[Any, Any]:
     except ImportError:
         raise MissingExtraError("reading image files", "vision") from None
     return Image, ImageOps
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _image_files(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    images = [path for path in files if path.suffix.lower() in SUFFIXES]
-    if not images:
-        found = f"only {listed(sorted({path.suffix or path.name for path in files}))}" if files else "nothing"
-        raise DataError(f"class folder {folder} holds {found}; expected images in {listed(SUFFIXES)}")
-    return images
-
-
-def listed(items: Iterable[object]) -> str:
-    """The first few of `items`, for a message of one line."""
-    names = [" ".join(str(item).split()) for item in items]
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "") or "none"
 
 
 def one_line(error: Exception) -> str:

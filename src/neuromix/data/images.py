@@ -25,6 +25,7 @@ from torch import Tensor
 
 from neuromix.core.errors import ConfigError, DataError, UnknownNameError, suggest
 from neuromix.data.augment import Augment
+from neuromix.data.broken import without_broken
 from neuromix.data.image_sources import Digits, FolderImages, Size, Source
 from neuromix.data.parquet import ParquetImages
 from neuromix.data.splits import Rows, complete
@@ -138,7 +139,7 @@ def open_images(
         raise DataError(f"cannot read {data}: {error}") from error
     if len(source.classes) < 2:
         raise DataError(f"{data} has one class only, {source.classes[0]!r}; at least two are needed")
-    parts, skipped = _without_broken(source) if skip_broken else (source.parts, 0)
+    parts, skipped = without_broken(source, "images") if skip_broken else (source.parts, 0)
     splits = complete(parts, source.labels, source.classes)
     (channels, height, width), own_mean, own_std = _probe(source, splits["train"], resize)
     return ImageDataset(
@@ -182,29 +183,6 @@ def _folder_source(folder: Path) -> Source:
     if other is not None:
         raise DataError(f"{folder} has {other.name} but no train-*.parquet; name the training files so")
     return FolderImages(folder)
-
-
-def _without_broken(source: Source) -> tuple[dict[str, Rows], int]:
-    """The parts without rows that cannot be read, and their number."""
-
-    def sound(row: int) -> bool:
-        try:
-            source.read(row)
-        except DataError:
-            return False
-        return True
-
-    kept = {
-        part: np.array([row for row in rows if sound(int(row))], np.int64)
-        for part, rows in source.parts.items()
-    }
-    for part, rows in kept.items():
-        lost = sorted(set(source.labels[source.parts[part]]) - set(source.labels[rows]))
-        if lost:
-            raise DataError(
-                f"all {part} images of the class {source.classes[lost[0]]!r} are broken; replace some"
-            )
-    return kept, sum(map(len, source.parts.values())) - sum(map(len, kept.values()))
 
 
 def _probe(

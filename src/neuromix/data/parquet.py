@@ -15,7 +15,8 @@ import numpy as np
 from torch import Tensor
 
 from neuromix.core.errors import DataError, MissingExtraError
-from neuromix.data.image_sources import PARTS, SKIP_HINT, Size, decode, listed, one_line, require_pillow
+from neuromix.data.class_folders import PARTS, listed
+from neuromix.data.image_sources import SKIP_HINT, Size, decode, one_line, require_pillow
 from neuromix.data.splits import Rows
 
 CACHE_BYTES = 2**28  # of encoded images that are kept in memory, in each process

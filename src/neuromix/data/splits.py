@@ -65,7 +65,7 @@ def stratified(rows: Rows, labels: Rows, classes: Sequence[str], share: float) -
         members = random.permutation(rows[labels[rows] == label])
         if len(members) < 2:
             raise DataError(
-                f"class {classes[label]!r} has too few images to cut a test and a validation part off; "
+                f"class {classes[label]!r} has too few samples to cut a test and a validation part off; "
                 "give at least 3 of each class, or these parts themselves"
             )
         count = min(max(1, round(share * len(members))), len(members) - 1)

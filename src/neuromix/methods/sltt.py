@@ -21,6 +21,7 @@ from torch import Tensor
 from neuromix.core.batch import Batch
 from neuromix.core.config import Config
 from neuromix.core.errors import ConfigError
+from neuromix.core.model import arguments
 from neuromix.core.registry import register_method
 from neuromix.core.state import detach
 from neuromix.core.stream import Stream, stream
@@ -129,8 +130,7 @@ class SLTT(Method):
     def step(self, run: Run, batch: Batch) -> Losses:
         config, model = self.config, run.model
         require_spike_time(model, "sltt")
-        fields = [f.name for f in model.inputs if f.name in batch or not f.optional]
-        x_T = unrolled(model, model.encode(*map(batch.tensor, fields)))
+        x_T = unrolled(model, model.encode(*arguments(model, batch)))
         chosen = choose_steps(config.k, len(x_T), torch.Generator().manual_seed(self._seed))
 
         def loss(output: Any) -> Losses:

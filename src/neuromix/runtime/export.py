@@ -58,7 +58,8 @@ def export_nmx(
     program = lower(model, classes=names, input_shape=shape, factored=weights == "float32")
     if weights == "int8":
         progress("calibrating", 0, 1)
-        program = quantize(program, calibration_images(program, task))
+        images = calibration_images(program, task)
+        program = quantize(program, images, frames=has_frames(images))
     accuracy = None if task is None else compare(model, program, task, samples, progress)
     write_program(program, path)
     return {
@@ -74,15 +75,14 @@ def export_nmx(
 
 
 def image_shape(task: Task) -> Shape:
-    """[C, H, W] of the task's images."""
-    image = _Chosen(task.data("test"), 1).sample(0, torch.Generator())["image"]
-    assert isinstance(image, Tensor)
-    channels, height, width = image.shape
+    """[C, H, W] of the task's images, or of one of its frames."""
+    batch = task.collate([task.data("test").sample(0, torch.Generator())])
+    channels, height, width = batch.tensor("image").shape[-3:]
     return channels, height, width
 
 
 def calibration_images(program: Program, task: Task | None) -> Tensor:
-    """Training images from all over the set, or noise, as many as memory allows; [B, C, H, W]."""
+    """Training images from all over the set, or noise, as many as memory allows; [B, C, H, W], or [B, T, C, H, W]."""
     largest = max(torch.Size(edge.shape).numel() for edge in program.edges) * program.time_steps
     count = min(CALIBRATION, max(1, LARGEST_RUN // largest))
     if task is None:
@@ -91,21 +91,27 @@ def calibration_images(program: Program, task: Task | None) -> Tensor:
     return next(iter(Loader(images, len(images), collate=task.collate))).tensor("image")
 
 
+def has_frames(images: Tensor) -> bool:
+    """Whether a batch of a task has an image a time step, [B, T, C, H, W], or one for all, [B, C, H, W]."""
+    return images.dim() == 5
+
+
 def compare(model: Model, program: Program, task: Task, samples: int, progress: Progress) -> dict[str, float]:
     """The task's score of a model and of its program, on the same test images."""
-    images = _Chosen(task.data("test"), samples)
+    chosen = _Chosen(task.data("test"), samples)
     largest = max(torch.Size(edge.shape).numel() for edge in program.edges) * program.time_steps
-    batches = Loader(images, min(64, len(images), max(1, LARGEST_RUN // largest)), collate=task.collate)
+    batches = Loader(chosen, min(64, len(chosen), max(1, LARGEST_RUN // largest)), collate=task.collate)
     of_model, of_program = task.metrics(), task.metrics()
     model.eval()
     with torch.no_grad():
         for number, batch in enumerate(batches):
             progress("comparing", number, len(batches))
             of_model.update(task.predict(model, batch, torch.Generator()), batch)
-            output_BK = run_reference(program, batch.tensor("image"), keep=()).output
+            images = batch.tensor("image")
+            output_BK = run_reference(program, images, frames=has_frames(images), keep=()).output
             of_program.update(output_BK, batch)
     before, after = of_model.compute()[task.score], of_program.compute()[task.score]
-    return {"model": before, "program": after, "difference": after - before, "samples": len(images)}
+    return {"model": before, "program": after, "difference": after - before, "samples": len(chosen)}
 
 
 class _Chosen:

@@ -89,7 +89,7 @@ def _published(parameters: int, **figures: float) -> dict[str, Any]:
 @register_model(
     "spiking_preact_resnet",
     paper=PAPER,
-    tasks=("image-classification",),
+    tasks=("image-classification", "event-classification"),
     family="spiking",
     provenance="authors' code",
     variants={
@@ -130,7 +130,7 @@ class SpikingPreActResNet(ResNet):
 @register_model(
     "spiking_vgg",
     paper=PAPER,
-    tasks=("image-classification",),
+    tasks=("image-classification", "event-classification"),
     family="spiking",
     provenance="authors' code",
     variants={
@@ -187,7 +187,7 @@ class SpikingVGG(VGG):
 @register_model(
     "spiking_nf_resnet",
     paper=PAPER,
-    tasks=("image-classification",),
+    tasks=("image-classification", "event-classification"),
     family="spiking",
     provenance="authors' code",
     variants={
