@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from neuromix.cli.console import is_first_process, parse_settings, print_json, print_rows, progress, report
-from neuromix.core.errors import UnknownNameError
+from neuromix.core.errors import ConfigError, UnknownNameError
 from neuromix.training.observer import Observer
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+    from neuromix.methods.early_exit import EarlyExitEvaluation
 
 
 def command(
@@ -34,8 +36,28 @@ def command(
     confusion: Annotated[
         bool, typer.Option("--confusion", help="Also count how often each class was taken for each.")
     ] = False,
+    early_exit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|THRESHOLD",
+            help="Stop a spiking net for each sample once its confidence passes a threshold; "
+            "auto: the one that costs no accuracy on validation.",
+        ),
+    ] = None,
+    confidence: Annotated[
+        str, typer.Option(help="With --early-exit: probability, margin or entropy.")
+    ] = "probability",
+    divisor: Annotated[
+        float | None,
+        typer.Option(
+            help="With --early-exit: what summed logits are divided by; else calibrated on validation."
+        ),
+    ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object: SPLIT, run, and what --confusion counts.")
+        bool,
+        typer.Option(
+            "--json", help="Print one JSON object: SPLIT, run, and what --confusion and --early-exit tell."
+        ),
     ] = False,
 ) -> None:
     """Score the model of a run: the weights that were best on validation.
@@ -45,6 +67,7 @@ def command(
       neuromix train --task digits --model poolformer_nano --epochs 3 --out runs/a
       neuromix eval runs/a --split validation --confusion
     """
+    from neuromix.methods.early_exit import evaluate_early_exit
     from neuromix.training.api import evaluate_run
 
     groups = parse_settings(settings or [], ("task",))
@@ -54,26 +77,51 @@ def command(
     task_config |= {} if data is None else {"data": data}
     task_config |= {"skip_broken": True} if skip_broken else {}
     given = {"batch_size": batch_size, "device": device}
-    train_config = {key: value for key, value in given.items() if value is not None}
+    options: dict[str, Any] = {
+        "task_config": task_config,
+        "train_config": {key: value for key, value in given.items() if value is not None},
+        "confusion": confusion,
+    }
     with progress() as display:
-        watch = _Watch(display)
-        found = evaluate_run(
-            run,
-            split,
-            task_config=task_config,
-            train_config=train_config,
-            observer=watch,
-            confusion=confusion,
-        )
+        options["observer"] = _Watch(display)
+        if early_exit is None:
+            found, early = evaluate_run(run, split, **options), None
+        else:
+            threshold = _threshold(early_exit)
+            early = evaluate_early_exit(
+                run, split, threshold=threshold, divisor=divisor, confidence=confidence, **options
+            )
+            found = early.evaluation
     if not is_first_process():
         return
     if as_json:
         counted = {"classes": list(found.classes), "confusion": found.confusion} if confusion else {}
-        print_json({split: found.scores, "run": str(run), **counted})
+        exits = {"early_exit": early.to_dict()} if early is not None else {}
+        print_json({split: found.scores, "run": str(run), **counted, **exits})
         return
-    print_rows([(f"{split} {name}", value) for name, value in found.scores.items()])
+    rows = [(f"{split} {name}", value) for name, value in found.scores.items()]
+    print_rows([*rows, *_early_exit_rows(early)] if early is not None else rows)
     if found.confusion is not None:
         _print_confusion(found.classes, found.confusion)
+
+
+def _threshold(text: str) -> float | None:
+    try:
+        return None if text == "auto" else float(text)
+    except ValueError:
+        raise ConfigError(f"--early-exit is auto or a threshold such as 0.9, given {text!r}") from None
+
+
+def _early_exit_rows(early: EarlyExitEvaluation) -> list[tuple[str, object]]:
+    policy, best = early.policy, early.potential
+    return [
+        ("mean steps", f"{early.steps:.2f} of {early.time_steps}"),
+        (f"threshold of the {policy.confidence}", policy.threshold),
+        ("divisor", policy.divisor),
+        *((f"{name} with all steps", value) for name, value in early.full.scores.items()),
+        ("accuracy at each sample's best step", best.accuracy),
+        ("mean best step", f"{best.steps:.2f}"),
+    ]
 
 
 def _print_confusion(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> None:

@@ -16,7 +16,7 @@ from neuromix.core.errors import CheckpointError, ConfigError, NeuromixError, Ru
 from neuromix.core.layout import transfer
 from neuromix.core.model import Model
 from neuromix.training.devices import default_workers, environment, make_fabric
-from neuromix.training.evaluate import evaluate
+from neuromix.training.evaluate import Predict, evaluate
 from neuromix.training.loop import Loop
 from neuromix.training.method import Stack
 from neuromix.training.observer import Observer, Observers
@@ -25,7 +25,7 @@ from neuromix.training.run import Run
 from neuromix.training.run_folder import LAST, RunFolder
 from neuromix.training.signals import StopSignals
 from neuromix.training.snapshot import Snapshot
-from neuromix.training.task import Task
+from neuromix.training.task import Gathered, Task
 from neuromix.training.tensorboard import TensorBoard, require_tensorboard
 from neuromix.training.trial import trial
 
@@ -130,6 +130,8 @@ def evaluate_run(
     train_config: Mapping[str, Any] | None = None,
     observer: Observer | None = None,
     confusion: bool = False,
+    predict: Predict | None = None,
+    also: Sequence[Gathered] = (),
 ) -> Evaluation:
     """Scores the model of a run on a split of its task.
 
@@ -139,6 +141,7 @@ def evaluate_run(
         task_config: Config values of the task that differ from the run's, such as `data`.
         train_config: fields of TrainConfig that differ from the run's, such as `batch_size`.
         confusion: count how often each class was taken for each.
+        predict, also: see `evaluate`.
 
     Raises:
         RunError: there is no run, or it has no weights yet.
@@ -169,7 +172,8 @@ def evaluate_run(
         workers=default_workers(config, fabric),
         fabric=fabric,
         on_batch=lambda done, batches: observer.evaluating(split, done, batches),
-        also=() if table is None else (table,),
+        also=also if table is None else (table, *also),
+        predict=predict,
     )
     return Evaluation(scores, task.class_names(), None if table is None else table.compute().tolist())
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
+from neuromix.core.batch import Batch
 from neuromix.core.errors import ConfigError
 from neuromix.core.model import Model
 from neuromix.core.observe import draws
@@ -17,6 +18,9 @@ from neuromix.training.task import Gathered, Task
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+# Another way to come to a prediction than the task's: early exit, an ensemble. Its signature is that of Task.predict.
+Predict: TypeAlias = Callable[[Model, Batch, torch.Generator], Any]
 
 
 def evaluate(
@@ -30,6 +34,7 @@ def evaluate(
     fabric: Fabric | None = None,
     on_batch: Callable[[int, int], None] | None = None,
     also: Sequence[Gathered] = (),
+    predict: Predict | None = None,
 ) -> dict[str, float]:
     """Scores a model; it is in the same mode afterwards as before.
 
@@ -43,6 +48,7 @@ def evaluate(
             model is.
         on_batch: called with (batches done, batches) before each; what it raises ends the evaluation.
         also: what else is to be gathered of the predictions, such as `task.confusion()`.
+        predict: what predicts, in place of the task's own `predict`.
 
     Raises:
         ConfigError: an argument out of its range.
@@ -72,7 +78,7 @@ def evaluate(
             chance, batch = step_seed(seed, number, rank), batch.to(device)
             precision = fabric.autocast() if fabric is not None else nullcontext()
             with precision, draws(model, generator(chance, device)):
-                prediction = task.predict(model, batch, generator(chance))
+                prediction = (predict or task.predict)(model, batch, generator(chance))
             for gathered in (metrics, *also):
                 gathered.update(prediction, batch)
     return metrics.compute()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from neuromix.core.checkpoint import load_checkpoint
 from neuromix.core.errors import RunError
+from neuromix.core.layout import transfer
 from neuromix.core.model import Model
 from neuromix.data.dataset import Loader
 from neuromix.training.chance import stage_seed
@@ -80,7 +81,7 @@ class Loop:
             if stage is None:
                 return
             self._train(stage)
-            self._leave(i)
+            self._leave(i, stage)
             snapshot = None
 
     def finish(self) -> dict[str, dict[str, float]]:
@@ -144,8 +145,11 @@ class Loop:
         whole = stage.epochs * len(self._loader)
         self._steps = min(whole, config.max_steps or whole)
 
-    def _leave(self, i: int) -> None:
+    def _leave(self, i: int, stage: Stage) -> None:
         """Ends stage i, and keeps what the next one starts from: a resumed run makes that stage again from it."""
+        if stage.best:
+            self.run.fabric.barrier()  # the first process has written what all read now
+            transfer(self.run.model, load_checkpoint(self.folder.path / BEST).state_dict())
         self.run.point = Point(i + 1)
         if self.run.method.has_stages and self.run.fabric.is_global_zero:
             self.folder.save(STAGE.format(i + 1), self.run.model)
@@ -153,6 +157,8 @@ class Loop:
 
     def _train(self, stage: Stage) -> None:
         run, batches = self.run, len(self._loader)
+        if stage.note and run.point == Point(run.point.stage):
+            self.observer.note(stage.note)
         self.observer.stage(stage.name, run.point.stage, min(stage.epochs * batches, self._steps), run.step)
         while not self._over(stage):
             speed = self._epoch()

@@ -28,7 +28,9 @@ _OWNED = (
 class Stage(NamedTuple):
     """One phase of a run: a model is trained on a task for some epochs.
 
-    `rules` come after those of the model itself; `stop` is asked after each epoch whether to end early.
+    `rules` come after those of the model itself; `stop` is asked after each epoch whether to end early. The next
+    stage is given the last weights of this one, or with `best` those that were best on validation. `note` is told
+    the user as it begins.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Stage(NamedTuple):
     epochs: int
     rules: Rules = types.MappingProxyType({})
     stop: Callable[[Run], bool] | None = None
+    best: bool = False
+    note: str = ""
 
 
 class Method:

@@ -55,7 +55,7 @@ class Task:
     """
 
     Config: ClassVar[type[Config]] = Config
-    kind: ClassVar[str] = ""
+    kind: str = ""
     score: ClassVar[str] = ""
     higher_is_better: ClassVar[bool] = True
 

@@ -31,7 +31,7 @@ from neuromix.core.time import Repeat, fold
 from neuromix.layers.activation import make_activation
 from neuromix.layers.conv import ConvBN
 from neuromix.layers.sequence_dropout import SequenceDropout
-from neuromix.neurons.neuron import make_neuron
+from neuromix.neurons.neuron import Neuron, make_neuron
 
 Pool: TypeAlias = Literal["avg", "max"]
 
@@ -44,7 +44,7 @@ class CNNConfig(ModelConfig):
     norm: Literal["batch", "none"] = "batch"
     bias: bool = False  # of the convolutions
     dropout: float = 0.0  # in [0, 1), one mask for all time steps of a sequence
-    time_steps: int = 4  # how often a static image is shown
+    time_steps: int = 4  # how often a static image is shown to a net with neurons
     in_channels: int = 3
     num_classes: int = 10
 
@@ -81,7 +81,8 @@ class Activate(nn.Module):
             x_T = x_T / self.deviation
         if self.norm is not None:
             x_T = fold(self.norm, x_T)
-        y_T: Tensor = self.activation(x_T)
+        is_timed = isinstance(self.activation, Stateful)
+        y_T: Tensor = self.activation(x_T) if is_timed else fold(self.activation, x_T)
         return y_T if self.gain == 1 else y_T * self.gain
 
     def extra_repr(self) -> str:
@@ -160,11 +161,18 @@ class CNN(Model):
         self.stages = nn.ModuleList(stages)
         self.tail = tail if not config.feature_levels else nn.Identity()
         self.head = head if not config.feature_levels else None
-        if not any(isinstance(module, Stateful) for module in self.modules()):
-            self.stream_axis = None
+        if not any(isinstance(module, Neuron) for module in self.modules()):
+            self._leave_time()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def _leave_time(self) -> None:
+        """Without neurons every step would be the same: there is one, until the net is converted."""
+        self.stream_axis = None
+        for module in self.modules():
+            if isinstance(module, Repeat):
+                module.times = 1
 
     def encode(self, *inputs: Tensor) -> Tensor:
         (image,) = inputs
@@ -200,7 +208,7 @@ def _make_activation(spec: Spec) -> nn.Module:
     if spec.name in neurons:
         return make_neuron(spec)
     if spec.name in activations:
-        return make_activation(spec)  # works on each number by itself, so it needs no fold
+        return make_activation(spec)
     raise UnknownNameError("neuron or activation", spec.name, [*neurons, *activations])
 
 

@@ -47,10 +47,14 @@ class ResNetConfig(CNNConfig):
     stem_kernel: int = 3  # odd
     stem_stride: int = 1
     stem_bias: bool = False
-    stem_pool: Pool | None = None  # 3x3, stride 2
+    stem_convs: int = 1  # with order "post": so many, dropout between them
+    stem_pool: Pool | None = None  # with stride 2
+    stem_pool_kernel: int = 3  # 2 or 3
     tail: Literal["none", "norm", "activation"] = "none"  # after the last block: norm, or norm and activation
     head_pool: int | None = None  # side of the windows that are averaged before the classifier; None: the map
+    map_side: int | None = None  # the map is pooled to this side and flattened, in place of head_pool
     head_dropout: bool = False  # before the classifier as well
+    head_bias: bool = True  # of the classifier
     # Normaliser-free: convolutions with standardised weights, blocks x + alpha * gain * branch(x / deviation),
     # where gain is learnt from 0 and deviation is what x is expected to have; None: neither.
     alpha: float | None = None
@@ -58,13 +62,16 @@ class ResNetConfig(CNNConfig):
 
     def validate(self) -> None:
         super().validate()
-        self.require_positive("blocks", "widths", "stem_stride", "activation_gain")
+        self.require_positive("blocks", "widths", "stem_stride", "stem_convs", "activation_gain")
         self.require(
             len(self.blocks) == len(self.widths) > 0,
             f"blocks and widths need one entry a stage, got {self.blocks} and {self.widths}",
         )
         self.require(self.stem_kernel % 2 == 1 and self.stem_kernel > 0, "stem_kernel must be odd")
-        for name in ("stem_width", "head_pool", "alpha"):
+        self.require(self.stem_pool_kernel in (2, 3), "stem_pool_kernel must be 2 or 3")
+        self.require(self.stem_convs == 1 or self.order == "post", 'stem_convs needs order "post"')
+        self.require(self.map_side is None or self.head_pool is None, "give map_side or head_pool, not both")
+        for name in ("stem_width", "head_pool", "map_side", "alpha"):
             value = getattr(self, name)
             self.require(value is None or value > 0, f"{name} must be positive, got {value}")
         self.require(
@@ -236,20 +243,33 @@ def _make_branch(config: ResNetConfig, shape: _BlockShape) -> nn.Module:
 def _make_stem(config: ResNetConfig) -> nn.Module:
     """With order "post" convolution, norm, activation, pooling; else only convolution and pooling."""
     is_post = config.order == "post"
-    conv = _make_conv(
-        config,
-        config.in_channels,
-        config.stem_dim,
-        config.stem_kernel,
-        stride=config.stem_stride,
-        bias=config.stem_bias,
-        norm=is_post,
+
+    def conv(dim: int, stride: int) -> nn.Module:
+        kernel, bias = config.stem_kernel, config.stem_bias
+        return _make_conv(config, dim, config.stem_dim, kernel, stride=stride, bias=bias, norm=is_post)
+
+    kernel = config.stem_pool_kernel
+    pool = (
+        nn.Identity()
+        if config.stem_pool is None
+        else make_pool(config.stem_pool, kernel, padding=kernel // 3)
     )
-    pool = nn.Identity() if config.stem_pool is None else make_pool(config.stem_pool, 3, padding=1)
+    first = conv(config.in_channels, config.stem_stride)
     if not is_post:
-        return Repeat(config.time_steps, nn.Sequential(conv, pool))
-    activate = Activate(config.activation, gain=config.activation_gain)
-    return nn.Sequential(Unit(Repeat(config.time_steps, conv), activate), Folded(pool))
+        return Repeat(config.time_steps, nn.Sequential(first, pool))
+    convs = [
+        Repeat(config.time_steps, first),
+        *(conv(config.stem_dim, 1) for _ in range(config.stem_convs - 1)),
+    ]
+    units = [
+        Unit(
+            each,
+            Activate(config.activation, gain=config.activation_gain),
+            make_dropout(config.dropout) if number < config.stem_convs - 1 else None,
+        )
+        for number, each in enumerate(convs)
+    ]
+    return nn.Sequential(*units, Folded(pool))
 
 
 def _make_tail(config: ResNetConfig) -> nn.Module:
@@ -265,4 +285,6 @@ def _make_norm(config: ResNetConfig, dim: int) -> nn.Module | None:
 
 def _make_head(config: ResNetConfig) -> Head:
     dropout = make_dropout(config.dropout if config.head_dropout else 0.0)
-    return Head(MeanPool(config.head_pool), [dropout], nn.Linear(config.stage_dims[-1], config.num_classes))
+    side, dim = config.map_side, config.stage_dims[-1]
+    pool = MeanPool(config.head_pool) if side is None else nn.AdaptiveAvgPool2d(side)
+    return Head(pool, [dropout], nn.Linear(dim * (side or 1) ** 2, config.num_classes, config.head_bias))

@@ -42,6 +42,7 @@ class VGGConfig(CNNConfig):
     hidden: tuple[int, ...] = ()  # widths of the linear layers before the classifier
     hidden_bias: bool = True  # of these linear layers
     head_bias: bool = True  # of the classifier
+    dropout_before_pool: bool = True  # False: a pooling takes the place of the dropout
 
     def validate(self) -> None:
         super().validate()
@@ -99,13 +100,15 @@ def _make_stages(config: VGGConfig) -> list[nn.Module]:
     dim, sees_image = config.in_channels, True
     for group in _split_at_pools(config.layers):
         layers: list[nn.Module] = []
-        for layer in group:
+        for place, layer in enumerate(group):
             if isinstance(layer, str):
                 layers.append(Folded(make_pool("avg" if layer == "A" else "max", 2)))
                 continue
             conv = make_conv(config, dim, layer, 3, bias=config.bias, norm=True)
             conv = Repeat(config.time_steps, conv) if sees_image else conv
-            layers.append(Unit(conv, Activate(config.activation), make_dropout(config.dropout)))
+            is_pooled = any(isinstance(following, str) for following in group[place + 1 : place + 2])
+            dropout = config.dropout if config.dropout_before_pool or not is_pooled else 0.0
+            layers.append(Unit(conv, Activate(config.activation), make_dropout(dropout)))
             dim, sees_image = layer, False
         stages.append(nn.Sequential(*layers))
     return stages
