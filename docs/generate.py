@@ -140,6 +140,35 @@ _RUNTIME = {
 }
 
 
+def comparison() -> str:
+    """The models of a comparison, from results/comparison.json."""
+    found = _result("comparison")
+    energy = next(iter(found["energy_models"]))
+    rows = [
+        (
+            f"`{model['name']}`",
+            str(model["rank"] or "–"),
+            _mean_and_spread(model["summary"]["accuracy"]),
+            numbers.energy(model["summary"][f"energy {energy}"]["mean"]),
+            f"{1e3 * model['summary']['latency']['mean']:.2f} ms",
+            numbers.count(model["summary"]["parameters"]["mean"]),
+        )
+        for model in sorted(found["models"], key=lambda model: -model["summary"]["accuracy"]["mean"])
+    ]
+    about = found["environment"]
+    head = ("Model", "Rank", "Test accuracy", f"Energy, {energy}", "One image", "Parameters")
+    made = (
+        f"Mean ± standard deviation over {len(found['seeds'])} seeds; models share a rank where no difference is "
+        f"certain. One image at a time on {about['threads']} thread, {_machine(about)}. Made by `{found['command']}`, "
+        "then `cp report/comparison.json results/comparison.json`."
+    )
+    return f"{table(head, rows)}\n\n{made}"
+
+
+def _mean_and_spread(figure: Mapping[str, Any]) -> str:
+    return f"{100 * figure['mean']:.1f} ± {100 * figure['std']:.1f} %"
+
+
 def training() -> str:
     """Neurons and training steps against other libraries, from results/."""
     lif, step = _result("bench_lif"), _result("bench_train_step")
@@ -292,6 +321,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "parts": parts,
     "demo": demo,
     "runtime": runtime,
+    "comparison": comparison,
     "training": training,
     "energy": energy,
 }

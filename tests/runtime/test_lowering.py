@@ -309,12 +309,15 @@ def test_models_that_are_not_for_it():
         lower(create_model("poolformer_nano"))
     with pytest.raises(UnsupportedError, match="gives feature maps"):
         lower(create_model(NANO, features_only=True))
-    model = create_model(NANO)
-    model.stages[3].blocks[0].mixer.branch.neurons["q"] = ILIF()
-    with pytest.raises(
-        UnsupportedError, match=r"stages\.3\.blocks\.0\.mixer\.branch\.attention .*on integers"
+    place = r"stages\.3\.blocks\.0\.mixer\.branch\.attention"
+    for form, neuron, message in (
+        (3, LeakyIntegrator(), "on real numbers"),
+        (1, ILIF(), "gates of integers"),
     ):
-        lower(model)
+        model = create_model(NANO, **{"mixer.form": form})
+        model.stages[3].blocks[0].mixer.branch.neurons["q"] = neuron
+        with pytest.raises(UnsupportedError, match=f"{place} .*{message}"):
+            lower(model)
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 8), (1, 9, 8), (1, 8), (1, 0, 8)])

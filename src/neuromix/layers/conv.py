@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from neuromix.layers.integer_weights import IntegerWeights, effective_weight
 from neuromix.layers.norm import BatchNorm2d
 
 
@@ -51,11 +52,11 @@ class ConvBN(nn.Module):
         y: Tensor = self.bn(self.conv(x_BCHW))
         return y
 
-    def fused(self) -> nn.Conv2d:
-        """One convolution with the same output in eval mode."""
+    def fused(self) -> nn.Module:
+        """One convolution with the same output in eval mode; integer weights stay integers."""
         scale, shift = bn_affine(self.bn)
         bias = shift if self.conv.bias is None else self.conv.bias * scale + shift
-        return _conv_like(self.conv, self.conv.weight * scale[:, None, None, None], bias)
+        return _scaled(self.conv, scale, bias)
 
 
 class BatchNormPad(nn.Module):
@@ -104,40 +105,55 @@ class RepConvBN(nn.Module):
         W[o,i,y,x] = S[o] * sum_c P[o,c] D[c,y,x] G[c] A[c,i] and
         bias = S * sum_c P[o,c] (sum_yx D[c,y,x]) pad[c] + shift.
         """
-        reduce, depthwise, expand = self.factored()
-        project, taps = expand.weight[:, :, 0, 0], depthwise.weight[:, 0]
-        weight = torch.einsum("oc,cyx,ci->oiyx", project, taps, reduce.weight[:, :, 0, 0])
-        template = nn.Conv2d(reduce.in_channels, expand.out_channels, 3, padding=1, device="meta")
-        assert expand.bias is not None
-        return _conv_like(template, weight, expand.bias)
+        reduce, depthwise, expand = map(effective_weight, self.factored())
+        weight = torch.einsum("oc,cyx,ci->oiyx", expand[:, :, 0, 0], depthwise[:, 0], reduce[:, :, 0, 0])
+        template = nn.Conv2d(reduce.shape[1], len(expand), 3, padding=1, device="meta")
+        return _conv_like(template, weight, self._bias())
 
-    def factored(self) -> tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d]:
+    def factored(self) -> tuple[nn.Module, nn.Module, nn.Module]:
         """Pointwise, zero-padded depthwise and pointwise convolution that together give the same output in eval mode.
 
-        A batch-norm that pads with its value at zero is its scale, zero padding, and its shift everywhere.
+        A batch-norm that pads with its value at zero is its scale, zero padding, and its shift everywhere. Integer
+        weights stay integers.
         """
-        inner, outer, first = bn_affine(self.inner_bn), bn_affine(self.outer_bn), bn_affine(self.pad.bn)
-        scale = inner.scale * outer.scale
-        shift = inner.shift * outer.scale + outer.shift
-        project, taps = self.expand.weight[:, :, 0, 0], self.depthwise.weight[:, 0]
-        bias = scale * (project @ (taps.sum((1, 2)) * first.shift)) + shift
-        dim = len(taps)
-        spread = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, device="meta")
+        first, scale = (
+            bn_affine(self.pad.bn).scale,
+            bn_affine(self.inner_bn).scale * bn_affine(self.outer_bn).scale,
+        )
         return (
-            _conv_like(self.reduce, self.reduce.weight * first.scale[:, None, None, None], None),
-            _conv_like(spread, self.depthwise.weight, None),
-            _conv_like(self.expand, self.expand.weight * scale[:, None, None, None], bias),
+            _scaled(self.reduce, first, None),
+            _scaled(self.depthwise, None, None, padding=(1, 1)),
+            _scaled(self.expand, scale, self._bias()),
         )
 
+    def _bias(self) -> Tensor:
+        """What the three batch-norms add to each output, in eval mode."""
+        inner, outer, first = bn_affine(self.inner_bn), bn_affine(self.outer_bn), bn_affine(self.pad.bn)
+        project, taps = effective_weight(self.expand)[:, :, 0, 0], effective_weight(self.depthwise)[:, 0]
+        added = project @ (taps.sum((1, 2)) * first.shift)
+        return (inner.scale * added + inner.shift) * outer.scale + outer.shift
 
-def _conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+
+def _scaled(
+    conv: nn.Conv2d, scale: Tensor | None, bias: Tensor | None, padding: tuple[int, int] | None = None
+) -> nn.Module:
+    """The convolution with its outputs scaled, this bias, and (if given) another padding."""
+    if isinstance(conv, IntegerWeights):
+        return conv.scaled(scale, bias, padding)
+    weight = conv.weight if scale is None else conv.weight * scale[:, None, None, None]
+    return _conv_like(conv, weight, bias, padding)
+
+
+def _conv_like(
+    conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, padding: tuple[int, int] | None = None
+) -> nn.Conv2d:
     with torch.device("meta"):
         fused = nn.Conv2d(
             conv.in_channels,
             conv.out_channels,
             conv.kernel_size,  # type: ignore[arg-type]
             conv.stride,  # type: ignore[arg-type]
-            conv.padding,  # type: ignore[arg-type]
+            conv.padding if padding is None else padding,  # type: ignore[arg-type]
             groups=conv.groups,
             bias=bias is not None,
         )

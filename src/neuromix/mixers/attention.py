@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from neuromix.core.config import Config
 from neuromix.core.errors import ConfigError
+from neuromix.core.observe import Tap
 from neuromix.core.registry import register_mixer
 from neuromix.layers.init import truncated_normal
 from neuromix.mixers.mixer import SpatialMixer
@@ -46,11 +47,13 @@ class Attention(SpatialMixer):
         self.heads = width // config.head_dim
         self.qkv = truncated_normal(nn.Linear(dim, 3 * width, bias=config.qkv_bias))
         self.proj = truncated_normal(nn.Linear(width, dim, bias=config.proj_bias))
+        self.taps = nn.ModuleList(Tap(role) for role in ("query", "key", "value"))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x_BNC = x_BCHW.flatten(2).transpose(1, 2)
         qkv_BN3hK = self.qkv(x_BNC).unflatten(-1, (3, self.heads, self.config.head_dim))
-        q_BhNK, k_BhNK, v_BhNK = qkv_BN3hK.permute(2, 0, 3, 1, 4).unbind(0)
+        qkv_3BhNK = qkv_BN3hK.permute(2, 0, 3, 1, 4)
+        q_BhNK, k_BhNK, v_BhNK = (tap(x) for tap, x in zip(self.taps, qkv_3BhNK.unbind(0), strict=True))
         y_BhNK = F.scaled_dot_product_attention(q_BhNK, k_BhNK, v_BhNK)
         y_BNC: Tensor = self.proj(y_BhNK.transpose(1, 2).flatten(2))
         return y_BNC.transpose(1, 2).reshape(x_BCHW.shape)

@@ -98,5 +98,7 @@ class Graph:
 
 
 def _single(value: Any) -> Any:
-    """A weight as float32, which is what files hold."""
-    return value.detach().to(torch.float32).contiguous() if isinstance(value, Tensor) else value
+    """A weight as float32, or integers as they are, which is what files hold."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.detach().to(value.dtype if value.dtype == torch.int8 else torch.float32).contiguous()

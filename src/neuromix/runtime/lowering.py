@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from neuromix.core.edits import apply_edit, replace_modules
+from neuromix.core.config import Spec
+from neuromix.core.edits import apply_edit
 from neuromix.core.errors import NeuromixError, ProgramError, ShapeError, UnsupportedError
 from neuromix.core.model import Model
-from neuromix.layers.conv import RepConvBN
 from neuromix.runtime.graph import Graph
 from neuromix.runtime.module_rules import rule_of
 from neuromix.runtime.node import Shape
@@ -54,19 +54,12 @@ def lower(
         raise UnsupportedError(f"{name} gives feature maps; only a classifier can be lowered")
     shape = _input_shape(model, input_shape)
     model.encode(torch.zeros(1, *shape))  # tells of a shape that the model does not take
-    net = _fused(copy.deepcopy(model).to("cpu", torch.float64), factored)
+    net = apply_edit(copy.deepcopy(model).to("cpu", torch.float64), Spec("fuse", {"factored": factored}))
     graph = Graph(name, shape)
     _install(net, graph)
     with torch.no_grad():
         output = _inside(graph, "", net, lambda: net.readout(net.forward_steps(graph.input)))  # type: ignore[arg-type]
     return _program(graph, output, tuple(classes), getattr(model.config, "time_steps", 1))
-
-
-def _fused(model: Model, factored: bool) -> Model:
-    """The model with its batch-norms in its convolutions; the given one may change."""
-    if factored:
-        replace_modules(model, lambda m: nn.Sequential(*m.factored()) if isinstance(m, RepConvBN) else None)
-    return apply_edit(model, "fuse")
 
 
 def _input_shape(model: Model, input_shape: Sequence[int] | None) -> Shape:

@@ -8,6 +8,7 @@ Shapes: T spike time, B batch, C channels, H W feature map, h heads, N tokens, K
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -16,13 +17,14 @@ from torch import Tensor, nn
 
 from neuromix.core.state import Stateful
 from neuromix.core.time import Repeat, fold
+from neuromix.layers.integer_weights import IntegerConv2d, IntegerLinear
 from neuromix.layers.sequence_dropout import SequenceDropout
 from neuromix.mixers.sdsa import SDSA, SpikeAttention
 from neuromix.neurons.integer import IntegerNeuron
 from neuromix.neurons.integrate_and_fire import MembraneNeuron
 from neuromix.ops.lif import LIFParameters
-from neuromix.runtime.function_rules import on_map, over_channels, read
-from neuromix.runtime.node import BINARY, MAX_LEVELS
+from neuromix.runtime.function_rules import convolve, linear, on_map, over_channels, pair, read
+from neuromix.runtime.node import BINARY, MAX_LEVELS, REAL
 from neuromix.runtime.traced import R, Rule, Traced
 
 _RULES: dict[type[nn.Module], Rule] = {}
@@ -129,6 +131,52 @@ def _timed(x_T: Traced) -> Traced:
     return read(x_T)
 
 
+@lowers(IntegerConv2d)
+def integer_convolution(module: IntegerConv2d, x_BCHW: Traced) -> Traced:
+    """Its integers, with a scale for each output, where all inputs are of one height; else its weights."""
+    x, geometry = on_map(x_BCHW), module.geometry
+    if _differs(x):
+        return convolve(x, module.weight, module.bias, *geometry)
+    return x.graph.add(
+        "conv",
+        (x,),
+        leading=1,
+        weight=module.integers(),
+        scale=module.step * x.factor[0],
+        bias=module.bias,
+        stride=pair(geometry.stride),
+        padding=pair(geometry.padding),
+        dilation=pair(geometry.dilation),
+        groups=geometry.groups,
+    )
+
+
+@lowers(IntegerLinear)
+def integer_linear(module: IntegerLinear, x: Traced) -> Traced:
+    """As a convolution whose kernel covers the map; see `integer_convolution`."""
+    graph, integers = x.graph, module.integers()
+    if _differs(x) or x.resize is not None or len(x.axes) != 1:
+        return linear(x, module.weight, module.bias)
+    return graph.add(
+        "conv",
+        (x,),
+        axes=(len(integers),),
+        leading=x.leading,
+        weight=integers.view(len(integers), *graph.shape(x.node)),
+        scale=module.step * x.factor[0],
+        bias=module.bias,
+        stride=[1, 1],
+        padding=[0, 0],
+        dilation=[1, 1],
+        groups=1,
+    )
+
+
+def _differs(x: Traced) -> bool:
+    """Whether channels have factors of their own, or shifts."""
+    return bool((x.factor != x.factor[0]).any() or (x.shift != 0).any())
+
+
 @lowers(SDSA)
 def sdsa(mixer: SDSA, x_TBCHW: Traced) -> Traced:
     """Its forward, where the axes of heads and tokens are only another view."""
@@ -146,11 +194,18 @@ def sdsa(mixer: SDSA, x_TBCHW: Traced) -> Traced:
 
 @lowers(SpikeAttention)
 def attention(module: SpikeAttention, q: Traced, k: Traced | None, v: Traced) -> Any:
-    """Forms 1 and 2 open a gate for each channel, 3 and 4 multiply queries, keys and values."""
+    """Forms 1 and 2 open a gate for each channel, 3 and 4 multiply queries, keys and values.
+
+    Integers are products of their binary steps, each of a query with each of a key and each of a value.
+    """
     graph, heads = q.graph, q.axes[0]
-    if any(graph.type(x) != BINARY for x in (q, k, v) if x is not None):
-        raise graph.unsupported("attention on integers has no form in an .nmx file; on binary spikes it has")
+    if any(graph.type(x) == REAL for x in (q, k, v) if x is not None):
+        raise graph.unsupported("attention on real numbers has no form in an .nmx file; on spikes it has")
     if module.form in (1, 2):
+        if any(graph.type(x) != BINARY for x in (q, k, v) if x is not None):
+            raise graph.unsupported(
+                "gates of integers have no form in an .nmx file; those of binary spikes have"
+            )
         summed, gated = ((k, v), q) if module.form == 1 else ((q,), v)
         current = graph.add("token_sum", summed, axes=(heads, 1, q.axes[2]), leading=2)  # type: ignore[arg-type]
         for x in summed:
@@ -161,8 +216,39 @@ def attention(module: SpikeAttention, q: Traced, k: Traced | None, v: Traced) ->
     assert k is not None
     scale = module.scale if module.form == 3 else 1.0
     products = _uniform(q) * _uniform(k) * scale
-    current = graph.add("attend", (q, k, v), axes=q.axes, leading=2, heads=heads, scale=products)
+    terms = [
+        graph.add("attend", steps, axes=q.axes, leading=2, heads=heads, scale=products)
+        for steps in itertools.product(*map(_binary_steps, (q, k, v)))
+    ]
+    current = terms[0] if len(terms) == 1 else graph.add("add", tuple(terms), axes=q.axes, leading=2)
     return module.neuron(current.scaled(v.factor))
+
+
+def _binary_steps(x: Traced) -> list[Traced]:
+    """Binary values whose sum is the value of the node: itself, or of an integer n the steps [n > d]."""
+    graph, levels = x.graph, x.graph.type(x).levels
+    if graph.type(x) == BINARY:
+        return [x]
+    ones = torch.ones_like(x.factor)
+    n = graph.real(Traced.of(graph, x.node, x.axes, x.leading))
+    return [
+        graph.add(
+            "lif",
+            (n,),
+            axes=x.axes,
+            leading=2,
+            decay=0 * ones,
+            gain=ones,
+            offset=0 * ones,
+            threshold=(step + 0.5) * ones,
+            reset="hard",
+            v_reset=0.0,
+            v_init=0.0,
+            fire_at=1.0,
+            strict=False,
+        )
+        for step in range(levels)
+    ]
 
 
 def _uniform(x: Traced) -> float:

@@ -35,6 +35,8 @@ def folded(program: Program) -> Program:
 def _scaled(conv: Node, affine: Node) -> Node:
     scale, shift = affine["scale"].double(), affine["shift"].double()
     bias = shift if conv["bias"] is None else conv["bias"].double() * scale + shift
+    if "scale" in conv.keys:  # integer weights stay what they are
+        return conv.replace(scale=(conv["scale"].double() * scale).float(), bias=bias.float())
     weight = conv["weight"].double() * scale[:, None, None, None]
     return conv.replace(weight=weight.float(), bias=bias.float())
 

@@ -27,7 +27,7 @@ from neuromix.core.registry import Paper, register_model
 from neuromix.core.time import Repeat
 from neuromix.layers.block import Block
 from neuromix.layers.conv import ConvBN, RepConvBN
-from neuromix.layers.residual import Residual, Where
+from neuromix.layers.residual import Residual, Scale, Where
 from neuromix.layers.spiking_mlp import SpikingDownsample, SpikingMLP
 from neuromix.mixers.mixer import make_mixer
 from neuromix.neurons.neuron import make_neuron
@@ -52,6 +52,9 @@ class MetaSpikeFormerConfig(ModelConfig):
     mixer: Spec = Spec("sdsa")  # in the transformer stages
     neuron: Spec = Spec("lif", {"tau": 2.0, "v_threshold": 1.0, "surrogate": ["sigmoid", {"alpha": 4.0}]})
     shortcut: Literal["membrane", "sew", "vanilla"] = "membrane"
+    layer_scale: float | None = (
+        None  # initial factor of each channel of a transformer branch; None: no such factor
+    )
     time_steps: int = 4
     in_channels: int = 3
     num_classes: int = 1000
@@ -121,6 +124,7 @@ def _published(parameters: int, millions: float, gmacs: float, **figures: float)
         "parameters": parameters,
         "parameters_m": millions,
         "gmacs": gmacs,
+        "gmacs_at": {"input": (3, 224, 224), "time_steps": 1},
         "scope": "trainable",
         **figures,
     }
@@ -134,7 +138,7 @@ def _published(parameters: int, millions: float, gmacs: float, **figures: float)
         2024,
         "ICLR",
     ),
-    tasks=("image-classification",),
+    tasks=("image-classification", "event-classification"),
     family="spiking",
     provenance="authors' code",
     variants={
@@ -224,11 +228,14 @@ class MetaSpikeFormer(Model):
         else:
             mixer = config.conv_mixer.with_defaults(neuron=config.neuron)
             mlp = SpikingMLP(dim, config.mlp_ratio, config.neuron, kernel=3, bias=False)
-        where = SHORTCUTS[config.shortcut]
-        return Block(
-            Residual(make_mixer(mixer, dim), make_neuron(config.neuron), where=where),
-            Residual(mlp, make_neuron(config.neuron), where=where),
-        )
+
+        layer_scale = config.layer_scale if is_transformer else None
+
+        def around(branch: nn.Module) -> Residual:
+            scale = None if layer_scale is None else Scale(dim, layer_scale)
+            return Residual(branch, make_neuron(config.neuron), where=SHORTCUTS[config.shortcut], scale=scale)
+
+        return Block(around(make_mixer(mixer, dim)), around(mlp))
 
     def encode(self, *inputs: Tensor) -> Tensor:
         (image,) = inputs
@@ -265,10 +272,10 @@ class MetaSpikeFormer(Model):
 
     @classmethod
     def layouts(cls, config: MetaSpikeFormerConfig) -> Mapping[str, Layout]:
-        return {"authors": Layout(*_authors_rules(config))}
+        return {"authors": Layout(*authors_rules(config))}
 
 
-def _authors_rules(config: MetaSpikeFormerConfig) -> list[Rule]:
+def authors_rules(config: MetaSpikeFormerConfig) -> list[Rule]:
     """Names of the released weights, each on the left, and ours."""
     rules: list[Rule] = []
     for stage, name in enumerate(("1_1", "1_2", "2", "3", "4")):
@@ -284,6 +291,9 @@ def _authors_rules(config: MetaSpikeFormerConfig) -> list[Rule]:
             rules += _conv_block_rules(f"{name}.0", f"stages.{stage}.blocks.{block}")
     for stage in (3, 4):
         rules += _transformer_block_rules(f"block{stage}.{{j}}", f"stages.{stage}.blocks.{{j}}")
+        for number, branch in ((1, "mixer"), (2, "channel_mixer")):
+            scale = f"stages.{stage}.blocks.{{j}}.{branch}.scale.weight"
+            rules.append(rename(f"block{stage}.{{j}}.layer_scale{number}", scale))
     return [*rules, rename("head.*", "head.classify.*"), rename("head_kd.*", "head.distill.*")]
 
 
@@ -311,7 +321,7 @@ def _transformer_block_rules(theirs: str, ours: str) -> list[Rule]:
         conv = f"{ours}.channel_mixer.branch.{name}"
         rules += [
             reshape(f"{theirs}.mlp.fc{number}_conv.weight", f"{conv}.conv.weight", _to_conv2d, _to_conv1d),
-            rename(f"{theirs}.mlp.fc{number}_conv.bias", f"{conv}.conv.bias"),
+            rename(f"{theirs}.mlp.fc{number}_conv.*", f"{conv}.conv.*"),
             rename(f"{theirs}.mlp.fc{number}_bn.*", f"{conv}.bn.*"),
         ]
     return rules
@@ -337,11 +347,10 @@ def _to_conv1d(weight: Tensor) -> Tensor:
     return weight.squeeze(-1)
 
 
-@reference("meta-spikeformer")
-def read_authors(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
-    """Constructor values of the authors' class and of the neurons that it hard-codes."""
+def read_lif(config: Mapping[str, Any]) -> Spec:
+    """The neuron that the authors of this family of nets hard-code."""
     surrogate, _, alpha = str(config.get("surrogate", "sigmoid alpha=4")).partition(" alpha=")
-    neuron = Spec(
+    return Spec(
         "lif",
         {
             "tau": config.get("tau", 2.0),
@@ -351,6 +360,11 @@ def read_authors(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.M
             "surrogate": [surrogate, {"alpha": float(alpha)}] if alpha else surrogate,
         },
     )
+
+
+@reference("meta-spikeformer")
+def read_authors(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
+    """Constructor values of the authors' class and of the neurons that it hard-codes."""
     attention = {
         "heads": config.get("num_heads", 8),
         "scale": config.get("attn_scale", 0.125),
@@ -361,7 +375,7 @@ def read_authors(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.M
         depths=tuple(config.get("depths_stage3_stage4", (6, 2))),
         mlp_ratio=int(config.get("mlp_ratio", 4)),
         mixer=Spec("sdsa", attention),
-        neuron=neuron,
+        neuron=read_lif(config),
         time_steps=config.get("T", 1),
         in_channels=config.get("in_channels", 3),
         num_classes=config.get("num_classes", 1000),
