@@ -1,6 +1,6 @@
 """Figures that papers print, beside what is counted here of the same models: parameters and multiply-adds.
 
-    python benchmarks/published.py --json results/published.json
+python benchmarks/published.py --json results/published.json
 """
 
 from __future__ import annotations

@@ -25,7 +25,9 @@ def test_readme_is_current() -> None:
 def test_every_published_model_is_in_the_ledger() -> None:
     ledger = json.loads((ROOT / "results" / "published.json").read_text(encoding="utf-8"))["models"]
     published = [name for entry in own_entries("model").values() for name in entry.published]
-    assert sorted(ledger) == sorted(published), "run: python benchmarks/published.py --json results/published.json"
+    assert sorted(ledger) == sorted(published), (
+        "run: python benchmarks/published.py --json results/published.json"
+    )
 
 
 def test_measuring_page_has_the_rules_and_prices() -> None:

@@ -140,7 +140,7 @@ def export_onnx(
         bytes=size,
         opset=proto.opset_import[0].version,
         input_shape=shape,
-        time_steps=1 if step else getattr(model.config, "time_steps", 1),
+        time_steps=1 if step or model.stream_axis != 0 else getattr(model.config, "time_steps", 1),
         operators=dict(Counter(node.op_type for node in proto.graph.node).most_common()),
         states=function.slots,
         comparison=comparison,
@@ -272,7 +272,7 @@ def _describe(
     }
     if states:
         about["states"] = json.dumps([state._asdict() for state in states])
-    elif hasattr(model.config, "time_steps"):
+    elif model.stream_axis == 0 and hasattr(model.config, "time_steps"):
         about["time_steps"] = str(model.config.time_steps)
     onnx.helper.set_model_props(proto, about)
 

@@ -89,6 +89,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
 }
 
+
 def _published(parameters: int, gmacs: float, top1: float, **more: float) -> dict[str, Any]:
     at = {"input": (3, 224, 224)}
     return {"parameters": parameters, "gmacs": gmacs, "top1": top1, "gmacs_at": at, **more}
