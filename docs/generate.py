@@ -160,7 +160,8 @@ def comparison() -> str:
     made = (
         f"Mean ± standard deviation over {len(found['seeds'])} seeds; models share a rank where no difference is "
         f"certain. One image at a time on {about['threads']} thread, {_machine(about)}. Made by `{found['command']}`, "
-        "then `cp report/comparison.json results/comparison.json`."
+        "then `jq 'del(.models[].runs[] | .layers, .neurons, .raster, .curve, .confusion)' report/comparison.json > "
+        "results/comparison.json`."
     )
     return f"{table(head, rows)}\n\n{made}"
 

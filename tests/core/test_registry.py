@@ -37,7 +37,7 @@ def test_a_name_belongs_to_one_thing():
 def test_models_are_listed_by_task_family_and_pattern():
     names = neuromix.list_models(task="image-classification", family="spiking")
     assert "meta_spikeformer_nano" in names and "poolformer_s12" not in names
-    assert neuromix.list_models(pattern="*_31m") == ["meta_spikeformer_31m"]
+    assert neuromix.list_models(pattern="meta_*_31m") == ["meta_spikeformer_31m"]
     assert neuromix.list_models(task="nothing") == []
 
 

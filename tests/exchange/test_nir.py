@@ -47,6 +47,7 @@ from neuromix.neurons import (
 from neuromix.runtime.lowering import lower
 from neuromix.runtime.quantization import quantize
 from neuromix.runtime.reference import run_reference
+from tests.catalogue import own_entries
 from tests.exchange.nir_nets import (
     CATALOGUE,
     Skip,
@@ -388,7 +389,7 @@ def test_integer_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(run(net, image_BCHW.double()), expected_BK, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", registry.entries("model"))
+@pytest.mark.parametrize("name", own_entries("model"))
 def test_every_spiking_model_is_written_or_refused(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = neuromix.create_model(name, **registry.entries("model")[name].tiny)

@@ -243,9 +243,10 @@ def _print(record: Mapping[str, Any], out: Path) -> None:
 
 
 def _spread(figure: Figure, quantity: Quantity) -> str:
-    """Of what no seed changes, the one value."""
+    """Of what no seed changes, but for rounding, the one value."""
     mean = quantity.show(figure.mean)
-    return f"{mean} ± {quantity.show(figure.std)}" if figure.std else mean
+    varies = figure.mean is not None and (figure.std or 0.0) > 1e-9 * abs(figure.mean)
+    return f"{mean} ± {quantity.show(figure.std)}" if varies else mean
 
 
 def _in_words(pair: Mapping[str, Any], score: str, higher_is_better: bool) -> str:
