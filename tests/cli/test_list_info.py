@@ -2,38 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-
 import pytest
 
 import neuromix
-from neuromix.cli import info, main
+from neuromix.cli import info
 from neuromix.cli import list as list_command
 from neuromix.core import registry
-
-
-@pytest.fixture
-def run(capsys):
-    """Runs a command line; gives exit code, standard output and standard error."""
-
-    def run(line):
-        capsys.readouterr()
-        code = main(shlex.split(line))
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
-@pytest.fixture
-def run_json(run):
-    def run_json(line):
-        code, out, err = run(f"{line} --json")
-        assert code == 0, err
-        return json.loads(out)
-
-    return run_json
 
 
 def test_list(run, run_json):

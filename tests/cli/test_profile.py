@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 import textwrap
 
@@ -11,34 +10,10 @@ import pytest
 import torch
 
 import neuromix
-from neuromix.cli import main, profile
+from neuromix.cli import profile
 from neuromix.measure import energy_models
 from neuromix.training.recipe import Request, new_recipe
 from neuromix.training.run_folder import RunFolder
-
-
-@pytest.fixture
-def run(capsys):
-    """Runs a command line; gives exit code, standard output and standard error."""
-
-    def run(line):
-        capsys.readouterr()
-        code = main(shlex.split(line))
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
-@pytest.fixture
-def run_json(run):
-    def run_json(line):
-        code, out, err = run(f"{line} --json")
-        assert code == 0, err
-        return json.loads(out)
-
-    return run_json
-
 
 # A smaller one yet.
 TINY = {"dims": (4, 4, 8, 8), "conv_depths": (1, 1, 1), "depths": (1, 1), "mlp_ratio": 2, "time_steps": 2}

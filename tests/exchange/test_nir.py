@@ -30,7 +30,7 @@ from neuromix.core.errors import (
     UnsupportedError,
 )
 from neuromix.core.stream import stream
-from neuromix.exchange import nir_export, nir_file
+from neuromix.exchange import nir_export, nir_file, nir_writer
 from neuromix.exchange.nir import from_nir, to_nir, write_nir
 from neuromix.models.vision.cnn import Folded
 from neuromix.neurons import (
@@ -870,7 +870,7 @@ def test_a_file_that_contains_itself(opened: Any) -> None:
 def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "net.nir"
     path.write_text("the one before")
-    monkeypatch.setattr(nir_export, "_fires_above", lambda node: 0.5 * node["threshold"])
+    monkeypatch.setattr(nir_writer, "_fires_above", lambda node: 0.5 * node["threshold"])
     with pytest.raises(RunError, match=r"is not written, as the graph gives other numbers .*% of the spikes"):
         write_nir(convolutional(), path, torch.zeros(1, 1, 2, 6, 6))
     assert path.read_text() == "the one before"

@@ -40,6 +40,7 @@ from neuromix.training.observer import Observer
 from neuromix.training.run import Run
 from neuromix.training.run_folder import RunFolder
 from neuromix.training.task import Task
+from tests.training.stopped import Stop, StopAfter
 from tests.training.tiny import assert_same_weights
 
 TINY = {
@@ -317,22 +318,6 @@ def test_a_stage_for_the_analog_net_and_for_each_number_of_steps(tmp_path):
     assert [net.config.activation.name for net in stages] == ["relu", "lif", "lif"]
     assert [net.config.time_steps for net in stages[1:]] == [3, 1]
     assert run.model().config == stages[2].config
-
-
-class Stop(Exception):
-    pass
-
-
-class StopAfter(Observer):
-    """Ends a run as a kill would, after so many steps of all stages."""
-
-    def __init__(self, steps):
-        self.left = steps
-
-    def batch(self, done, loss):
-        self.left -= 1
-        if self.left == 0:
-            raise Stop
 
 
 @pytest.mark.slow

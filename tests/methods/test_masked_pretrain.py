@@ -22,8 +22,8 @@ from neuromix.models.vision.spikformer_v2 import MaskedSpikformer, SpikformerV2
 from neuromix.training.api import train
 from neuromix.training.config import TrainConfig
 from neuromix.training.method import Stack
-from neuromix.training.observer import Observer
 from neuromix.training.run import Run
+from tests.training.stopped import Stop, StopAfter
 from tests.training.tiny import assert_same_weights
 
 SMALL = {"dim": 16, "depth": 1, "mixer.heads": 2, "time_steps": 2}
@@ -111,22 +111,6 @@ def once(out, **more):
         "spikformer_v2_nano", "digits", out, method="masked-pretrain", model_config=SMALL, epochs=1, threads=1,
         method_config={**DECODER, **more.pop("method", {})}, **more,
     )  # fmt: skip
-
-
-class Stop(Exception):
-    pass
-
-
-class StopAfter(Observer):
-    """Ends a run as a kill would, after so many steps of all stages."""
-
-    def __init__(self, steps):
-        self.left = steps
-
-    def batch(self, done, loss):
-        self.left -= 1
-        if self.left == 0:
-            raise Stop
 
 
 @pytest.mark.slow
