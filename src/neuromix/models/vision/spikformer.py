@@ -167,6 +167,17 @@ class Spikformer(SpikformerEncoder):
         return y.mean(0)
 
 
+# A net of a few thousand weights, whose neurons fire.
+TINY: Mapping[str, Any] = {
+    "strides": (2, 1, 2),
+    "dim": 16,
+    "depth": 2,
+    "mlp_ratio": 2,
+    "mixer": ("ssa", {"heads": 2, "scale": 1.0}),
+    "neuron.v_threshold": 0.5,
+    "time_steps": 2,
+}
+
 register_model(
     "spikformer",
     config=SpikformerV1Config,
@@ -196,16 +207,7 @@ register_model(
             "num_classes": 10,
         },
     },
-    tiny={
-        "strides": (2, 1, 2),
-        "dim": 16,
-        "depth": 2,
-        "mlp_ratio": 2,
-        "mixer": ("ssa", {"heads": 2, "scale": 1.0}),
-        "neuron.v_threshold": 0.5,
-        "time_steps": 2,
-        "num_classes": 3,
-    },
+    tiny={**TINY, "num_classes": 3},
     published={
         "spikformer_8_384": _published(16_828_312, 16.81, top1_t4=70.24, mj_t4=7.73),
         "spikformer_6_512": _published(23_385_640, 23.37, top1_t4=72.46, mj_t4=9.42),

@@ -37,6 +37,7 @@ from neuromix.layers.residual import Residual
 from neuromix.layers.visible import choose_visible, grid_mask, grown, visible_only
 from neuromix.mixers.mixer import make_mixer
 from neuromix.models.vision.spikformer import (
+    TINY,
     Spikformer,
     SpikformerConfig,
     SpikformerEncoder,
@@ -132,14 +133,8 @@ def _decoder_block(dim: int, heads: int) -> Block:
         },
     },
     tiny={
-        "strides": (2, 1, 2),
+        **TINY,
         "stem_ratio": 2,
-        "dim": 16,
-        "depth": 2,
-        "mlp_ratio": 2,
-        "mixer": ("ssa", {"heads": 2, "scale": 1.0}),
-        "neuron.v_threshold": 0.5,
-        "time_steps": 2,
         "num_classes": 3,
     },
     published={
@@ -190,14 +185,8 @@ class SpikformerV2(Spikformer):
     family="spiking",
     provenance="reconstructed",
     tiny={
-        "strides": (2, 1, 2),
+        **TINY,
         "stem_ratio": 2,
-        "dim": 16,
-        "depth": 2,
-        "mlp_ratio": 2,
-        "mixer": ("ssa", {"heads": 2, "scale": 1.0}),
-        "neuron.v_threshold": 0.5,
-        "time_steps": 2,
         "decoder_dim": 16,
         "decoder_heads": 2,
         "decoder_depth": 1,
