@@ -45,7 +45,19 @@ _ABOUT_COUNTING = ("parameters", "scope", "counting", "gmacs_at")
 
 def fill(text: str) -> str:
     """The text with a fresh table between each pair of markers."""
-    return _MARKED.sub(lambda marked: f"{marked[1]}\n{TABLES[marked['name']]()}\n{marked[3]}", text)
+    return _MARKED.sub(lambda marked: f"{marked[1]}\n{_table(marked['name'])}\n{marked[3]}", text)
+
+
+def _table(name: str) -> str:
+    kind, _, ledger = name.partition("-")
+    return system_figures(ledger) if kind == "ledger" else TABLES[name]()
+
+
+def system_figures(name: str) -> str:
+    """What a benchmark of one system found: the table of results/NAME.json, and the command that made it."""
+    found = _result(name)
+    about = f"Made by `{found['command']}` with {found['machine']['threads']} threads."
+    return f"{table(found['table']['columns'], found['table']['rows'])}\n\n{about}"
 
 
 def systems() -> str:
