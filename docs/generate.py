@@ -203,6 +203,48 @@ def training() -> str:
     return f"{table(head, rows)}\n\n{made}"
 
 
+def gpu() -> str:
+    """Neurons on a GPU against SpikingJelly's kernels and a copy, from results/gpu_lif.json."""
+    found = _result("gpu_lif")
+    by_peer = found["measurements"]
+    rows = []
+    for name in next(iter(by_peer.values())):
+        dtype, steps, neurons = name.split("_")
+        shares = sorted(100 / one[name]["ratios"]["neuromix_over_copy"] for one in by_peer.values())
+        ratios = [
+            by_peer[f"spikingjelly_{peer}"][name]["ratios"].get("spikingjelly_over_neuromix")
+            for peer in ("triton", "torch")
+        ]
+        against = ["–" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
+        size = f"{dtype}, {steps.replace('T', 'T = ')}, {neurons[:-1]} {neurons[-1]} neurons"
+        rows.append((size, f"{shares[0]:.0f} to {shares[-1]:.0f} %", *against))
+    about = found["environment"]
+    head = ("", "Of copy bandwidth", "SpikingJelly, Triton", "SpikingJelly, PyTorch")
+    made = (
+        f"{about['device']}, PyTorch {about['torch']}, {about['rounds']} rounds in each of three processes; "
+        "SpikingJelly's columns are its time over ours. Made by `python benchmarks/gpu_lif.py > results/gpu_lif.json`."
+    )
+    return f"{table(head, rows)}\n\n{made}"
+
+
+def gpu_training() -> str:
+    """A run on real images on a GPU, from results/cifar10_gpu*.json."""
+    lines = (RESULTS / "cifar10_gpu_metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    epochs = [json.loads(line) for line in lines]
+    rates = sorted(epoch["samples_per_second"] for epoch in epochs)
+    rows = [
+        ("Test accuracy", numbers.percent(_result("cifar10_gpu")["test"]["accuracy"])),
+        ("Epochs", str(epochs[-1]["epoch"])),
+        ("Images a second in training, median epoch", f"{rates[len(rates) // 2]:,.0f}"),
+    ]
+    made = (
+        "One run, seed 0, on the GPU of the table above. Made by `neuromix train --task image-classification --data "
+        "CIFAR10 --model spiking_preact_resnet18 --set time_steps=4 --set train.workers=14 --batch-size 256 --epochs "
+        "15 --json > results/cifar10_gpu.json`; the speed is from `metrics.jsonl` of the run."
+    )
+    return f"{table(('', '`spiking_preact_resnet18`, T = 4'), rows)}\n\n{made}"
+
+
 def energy() -> str:
     """The energy models of the library: a row a table."""
     rows = [
@@ -336,6 +378,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "runtime": runtime,
     "comparison": comparison,
     "training": training,
+    "gpu": gpu,
+    "gpu-training": gpu_training,
     "energy": energy,
 }
 
