@@ -15,9 +15,7 @@ from neuromix.ops.levels import binary_steps, integer_levels
 def run(x_T: torch.Tensor, *options: float) -> tuple[torch.Tensor, torch.Tensor]:
     leaf = x_T.detach().clone().requires_grad_()
     y_T = integer_levels(leaf, *options)
-    (gradient,) = torch.autograd.grad(
-        y_T, leaf, torch.linspace(-1, 1, y_T.numel()).view_as(y_T).to(y_T)
-    )
+    (gradient,) = torch.autograd.grad(y_T, leaf, torch.linspace(-1, 1, y_T.numel()).view_as(y_T).to(y_T))
     return y_T, gradient
 
 

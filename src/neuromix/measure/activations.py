@@ -84,6 +84,14 @@ def first_output(output: Any) -> Tensor | None:
     return first if isinstance(first, torch.Tensor) else None
 
 
+def height_of(module: nn.Module) -> float:
+    """The value of a spike that a neuron sends; 1 where channels differ, and for neurons of other libraries."""
+    height = module.height if isinstance(module, Neuron) else 1.0
+    if isinstance(height, torch.Tensor):
+        return float(height) if height.numel() == 1 else 1.0
+    return float(height)
+
+
 def _states(module: nn.Module, sent: Tensor, output: Any) -> int:
     """Numbers of state, times steps.
 

@@ -1,8 +1,9 @@
-"""Where tensors come from: from weights alone, or by linear steps from a product.
+"""Where tensors come from: from weights alone, by linear steps from a product, or from a neuron.
 
-Two things that values cannot tell. A weight matrix may happen to hold zeros and ones, and is no spike train for
-it; and a sum of products that no neuron has read yet may happen to be small integers. Both are followed through
-the ops by the memory that tensors share, so that views need no care.
+Three things that values cannot tell. A weight matrix may happen to hold zeros and ones, and is no spike train for
+it; a sum of products that no neuron has read yet may happen to be small integers; and what a neuron sends may be
+spikes of another height than one, which the next weights take in. All are followed through the ops by the memory that
+tensors share, so that views need no care.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ _LINEAR_STEPS = """
     as_strided_ unsafe_split unsafe_split_with_sizes unsafe_chunk
 """
 _LINEAR = frozenset(_LINEAR_STEPS.split())
+# Steps that leave spikes of one height what they are: they move them, choose among them, or add them up.
+_SPIKE_STEPS = """
+    add add_ clone contiguous _to_copy copy copy_ _unsafe_view constant_pad_nd cat index index_select flip roll im2col
+    max_pool2d_with_indices transpose_ t_ squeeze_ unsqueeze_ unsafe_split unsafe_split_with_sizes unsafe_chunk
+"""
+_KEEPS_HEIGHT = frozenset(_SPIKE_STEPS.split())
 # Memory whose contents no op declares: something outside the dispatcher may write them.
 _UNWRITTEN = frozenset(("empty", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"))
 
@@ -40,6 +47,8 @@ class Lineage:
         self._weights = {_key(tensor) for tensor in (*model.parameters(), *model.buffers())}
         self._chains: dict[StorageWeakRef | int, Values | None] = {}
         self._unwritten: set[StorageWeakRef | int] = set()
+        self._heights: dict[StorageWeakRef | int, float] = {}
+        self._in_heights: set[StorageWeakRef | int] = set()
 
     def is_weight(self, x: Tensor) -> bool:
         """Whether `x` is made of weights alone."""
@@ -56,6 +65,27 @@ class Lineage:
         """
         return self._chains.get(_key(x))
 
+    def send(self, spikes: Tensor, height: float) -> None:
+        """Notes what a neuron sends: zeros, and multiples of `height`, which is not 1."""
+        self._heights[_key(spikes)] = height
+
+    def in_heights(self, x: Tensor) -> Tensor:
+        """`x` divided by the height of the spikes that it holds, where it holds some; else `x` itself."""
+        height = self._heights.get(_key(x))
+        if height is None or x.is_meta:
+            return x
+        multiples = (x / height).round()
+        if not torch.allclose(multiples * height, x, rtol=4 * torch.finfo(x.dtype).eps, atol=0):
+            return x  # something else was written into the memory
+        self._in_heights.add(_key(multiples))
+        if _key(x) in self._chains:
+            self._chains[_key(multiples)] = self._chains[_key(x)]
+        return multiples
+
+    def is_in_heights(self, x: Tensor) -> bool:
+        """Whether `in_heights` made it."""
+        return _key(x) in self._in_heights
+
     def unwritten(self, read: Iterable[Tensor], written: Iterable[Tensor] = ()) -> list[Tensor]:
         """Those of the tensors that an op reads, and does not write, into whose memory no op has written yet."""
         outside = self._unwritten - {_key(x) for x in written}
@@ -70,6 +100,7 @@ class Lineage:
         self.write(outputs)
         for output in outputs:
             self._weights.discard(_key(output))
+            self._heights.pop(_key(output), None)
             self._chains[_key(output)] = entered
 
     def follow(self, op: Any, inputs: list[Tensor], outputs: list[Tensor]) -> None:
@@ -85,10 +116,15 @@ class Lineage:
         of_weights = not sources and op._opname not in _UNWRITTEN
         chained = len(sources) == 1 and op._opname in _LINEAR and sources <= self._chains.keys()
         entered = self._chains[next(iter(sources))] if chained else None
+        heights = {self._heights.get(key) for key in sources} if op._opname in _KEEPS_HEIGHT else {None}
+        height = next(iter(heights)) if len(heights) == 1 else None
         for output in outputs:
             key = _key(output)
             self._weights.discard(key)
             self._chains.pop(key, None)
+            self._heights.pop(key, None)
+            if height is not None:
+                self._heights[key] = height
             if of_weights and key not in varying:
                 self._weights.add(key)
             if chained:

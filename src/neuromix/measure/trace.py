@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch._ops import HigherOrderOperator
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from neuromix.measure.activations import NeuronTypes, Sent, activations_of
+from neuromix.measure.activations import NeuronTypes, Sent, activations_of, first_output, height_of
 from neuromix.measure.calls import Call, ModuleCalls
 from neuromix.measure.free import is_free
 from neuromix.measure.lineage import Lineage, tensors_in
@@ -71,7 +72,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = op(*args, **kwargs)
         self._lineage.write(written)
         if multiplies:
-            entered = [self._see_product(product) for product in products_of(op, args, kwargs) or ()]
+            given = pytree.tree_map_only(Tensor, self._lineage.in_heights, (args, kwargs))
+            entered = [self._see_product(product) for product in products_of(op, *given) or ()]
             self._lineage.start_chain(tensors_in(result), entered[0] if len(entered) == 1 else None)
         else:
             self._see_other(op, inputs, tensors_in(result))
@@ -99,6 +101,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _look(self, product: Product, i: int, pairs: bool) -> Activation:
         x = product.operands[i]
         values, is_sum = values_of(x), self._lineage.is_sum(x)
+        if self._lineage.is_in_heights(x):
+            values = values._replace(ternary=values.nonzero == 0)  # as it was, it held other numbers than 1
         if values.level is None or is_sum:
             return Activation(values, is_sum)
         by_value = product.additions(i, by_value=True, pairs=pairs)
@@ -120,6 +124,9 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.sent.setdefault(call.path, Sent(spiking)).see(module, output)
         if spiking:
             self._lineage.write(tensors_in(output))
+            height, spikes = height_of(module), first_output(output)
+            if height != 1.0 and spikes is not None:
+                self._lineage.send(spikes, height)
         self._look_for_kernels(call, tensors_in(output))
         self._watching = True
 

@@ -41,6 +41,10 @@ class IntegerNeuron(Neuron):
         self.levels = self.config.levels
         self.gain, self.unit = gain, unit
 
+    @property
+    def height(self) -> float:
+        return self.unit
+
     def initial_state(self, like: Tensor) -> NoState:
         return NoState()
 

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from neuromix.core.config import Config, Spec
+from neuromix.core.errors import ConfigError
 from neuromix.core.registry import register_neuron
 from neuromix.neurons.neuron import Dynamics, Neuron
 from neuromix.neurons.surrogate import Surrogate, make_surrogate
 from neuromix.ops._layout import arithmetic_dtype
-from neuromix.ops.lif import Coefficient, LIFParameters, lif, lif_reference
+from neuromix.ops.lif import Coefficient, LIFParameters, lif, lif_reference, over_channels
+from neuromix.ops.rate import RateResponse, with_rate_gradient
 
 
 class LIFState(NamedTuple):
@@ -59,14 +61,29 @@ class IFConfig(MembraneConfig):
     reset: Literal["now", "next"] = "now"  # next: a soft reset one step later, which does not decay first
     v_init: float | Literal["reset"] = "reset"  # before the first step; "reset": v_reset, 0 with a soft reset
     height: float | Literal["threshold"] = 1.0  # the value of a spike
+    height_scale: float = 1.0  # times this, > 0: 1/dt turns spikes of the height of the threshold into a rate
     # What the surrogate is a function of: h - threshold, or h / threshold - 1 (threshold: fire_at * v_threshold).
     surrogate_input: Literal["difference", "ratio"] = "difference"
+    # Backward through each spike, or once for the whole sequence by the mean response of the neuron (ops.rate).
+    gradient: Literal["surrogate", "rate"] = "surrogate"
+    least_threshold: float | None = None  # what a learnt threshold is held at after an optimiser step, > 0
 
     LEARNABLE: ClassVar[tuple[str, ...]] = ("v_threshold",)
 
     def validate(self) -> None:
         super().validate()
-        self.require_positive("v_threshold", "fire_at")
+        self.require_positive("v_threshold", "fire_at", "height_scale")
+        self.require(
+            self.least_threshold is None or 0 < self.least_threshold <= self.v_threshold,
+            f"least_threshold must be in (0, v_threshold], got {self.least_threshold}",
+        )
+        self.require(
+            self.gradient == "surrogate"
+            or (
+                self.v_reset is None and self.height == "threshold" and set(self.learnable) <= {"v_threshold"}
+            ),
+            'gradient "rate" needs v_reset None and height "threshold", and reaches no coefficient but v_threshold',
+        )
         self.require(
             self.v_reset is None or self.v_reset < self.v_threshold,
             f"v_reset must be below v_threshold {self.v_threshold}, got {self.v_reset}",
@@ -108,8 +125,12 @@ class MembraneNeuron(Neuron):
         Raises:
             ShapeError: no step, a dtype that is not floating point, a state or coefficient that does not fit.
         """
-        y_T, last = lif(x_T, state, self.constants(), self.surrogate, return_state=return_state)
+        y_T, last = self.run(x_T, state, return_state=return_state)
         return (y_T, self.State(*last)) if return_state else y_T
+
+    def run(self, x_T: Tensor, state: Any, *, return_state: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Spikes, and the state after the last step (empty unless `return_state`)."""
+        return lif(x_T, state, self.constants(), self.surrogate, return_state=return_state)
 
     def dynamics(self, x_T: Tensor, state: Any = None) -> Dynamics:
         trace = lif_reference(x_T, state, self.constants(), self.surrogate)
@@ -125,6 +146,38 @@ class FiringNeuron(MembraneNeuron):
         super().__init__(**options)
         self.surrogate = make_surrogate(self.config.surrogate)
         self.add_coefficients(v_threshold=self.config.v_threshold)
+        if self.config.gradient == "rate":
+            self.rate_response()  # refuses a neuron that has none
+
+    def run(self, x_T: Tensor, state: Any, *, return_state: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+        if self.config.gradient == "surrogate" or not torch.is_grad_enabled():
+            return super().run(x_T, state, return_state=return_state)
+        with torch.no_grad():
+            y_T, last = super().run(x_T, state, return_state=return_state)
+        threshold = over_channels(x_T, self.constants()).v_threshold
+        return with_rate_gradient(x_T, torch.as_tensor(threshold).to(y_T), y_T, self.rate_response()), last
+
+    def rate_response(self) -> RateResponse:
+        """How the neuron passes a mean input on.
+
+        Raises:
+            ConfigError: it has no such response.
+        """
+        raise ConfigError(f'{type(self).__name__} has no mean response: gradient "rate" is for if and lif')
+
+    def after_step(self) -> None:
+        """Upkeep: holds a learnt threshold at `least_threshold`."""
+        least = self.config.least_threshold
+        if least is not None and isinstance(self.v_threshold, nn.Parameter):
+            with torch.no_grad():
+                self.v_threshold.clamp_(min=least)
+
+    @property
+    def height(self) -> Coefficient:
+        """The value of a spike."""
+        config = self.config
+        unit: Coefficient = self.v_threshold if config.height == "threshold" else config.height
+        return unit if config.height_scale == 1 else unit * float(config.height_scale)
 
     def with_threshold(self, decay: Coefficient, gain: Coefficient) -> LIFParameters:
         """The constants of a neuron whose membrane decays by `decay` and takes in `gain` times its input."""
@@ -139,7 +192,7 @@ class FiringNeuron(MembraneNeuron):
             detach_reset=config.detach_reset,
             strict=config.compare == ">",
             fire_at=config.fire_at,
-            height=self.v_threshold if config.height == "threshold" else config.height,
+            height=self.height,
             reset=config.reset,
             ratio=config.surrogate_input == "ratio",
             v_init=rest if config.v_init == "reset" else config.v_init,
@@ -171,3 +224,14 @@ class IF(FiringNeuron):
 
     def constants(self) -> LIFParameters:
         return self.with_threshold(decay=1.0, gain=1.0)
+
+    def rate_response(self) -> RateResponse:
+        """Unweighted means: what comes in goes out, up to a spike at each step."""
+        return RateResponse(decay=1.0, slope=self.config.height_scale, limit=1.0, closed=True)
+
+
+def rate_decay(net: nn.Module) -> float:
+    """With what weights the neurons of a net take means over time: decay^(T-t); 1 for those with no such response."""
+    neurons = (module for module in net.modules() if isinstance(module, FiringNeuron))
+    first = next((n for n in neurons if n.config.gradient == "rate"), None)
+    return 1.0 if first is None else first.rate_response().decay

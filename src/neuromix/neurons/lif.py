@@ -18,6 +18,7 @@ from neuromix.core.registry import register_neuron
 from neuromix.neurons.integrate_and_fire import FiringNeuron, IFConfig, MembraneConfig, MembraneNeuron
 from neuromix.neurons.surrogate import Sigmoid
 from neuromix.ops.lif import Coefficient, LIFParameters
+from neuromix.ops.rate import RateResponse
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,20 @@ class LIF(LeakyNeuron, FiringNeuron):
     def constants(self) -> LIFParameters:
         return self.with_threshold(*self.leak())
 
+    def rate_response(self) -> RateResponse:
+        """Means that forget as the membrane does, decay = exp(-dt/tau): slope 1/tau for spikes of height threshold/dt.
+
+        The gradient of the threshold is dt times, not 1/dt times, that of the clipped outputs, as in the authors' code.
+        """
+        config, decay = self.config, decay_of(self.config)
+        if not 0 < decay < 1:
+            raise ConfigError(
+                f'gradient "rate" of {type(self).__name__} needs a decay in (0, 1), got {decay}'
+            )
+        # Where the input is not scaled by 1 - decay, the line is that much steeper.
+        leak = -math.log(decay) / (1.0 if config.decay_input else 1 - decay)
+        return RateResponse(decay, leak * config.height_scale, 1 / leak, 1 / config.height_scale)
+
 
 @dataclass(frozen=True)
 class PLIFConfig(LIFConfig):
@@ -177,6 +192,8 @@ class CubaLIF(LIF):
 
     def constants(self) -> LIFParameters:
         return super().constants()._replace(extra="synapse", extra_decay=self.decay_named("synapse_decay"))
+
+    rate_response = FiringNeuron.rate_response  # has none
 
 
 class AdaptiveState(NamedTuple):
@@ -239,6 +256,8 @@ class AdaptiveLIF(LIF):
                 strength=self.adaptation_strength,
             )
         )
+
+    rate_response = FiringNeuron.rate_response  # has none
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,11 @@ class Neuron(Stateful):
         """Builds the neuron; what the registry calls."""
         return cls(**{name: getattr(config, name) for name in config.to_dict()})
 
+    @property
+    def height(self) -> Tensor | float:
+        """The value of one spike; of an integer neuron, that of the integer 1."""
+        return 1.0
+
     def dynamics(self, x_T: Tensor, state: Any = None) -> Dynamics:
         """A run that keeps every membrane potential: for rasters, alignment losses and attacks."""
         raise NotImplementedError

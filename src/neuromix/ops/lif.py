@@ -13,12 +13,12 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from neuromix.core.errors import ShapeError
+from neuromix.core.errors import ConfigError, ShapeError
 from neuromix.ops import _lif_kernel
 from neuromix.ops._kernels import has_kernel
 from neuromix.ops._layout import arithmetic_dtype, require_steps
 from neuromix.ops._lif_call import Call
-from neuromix.ops.spike import Slope, SurrogateGradient, spike
+from neuromix.ops.spike import Slope, Steps, SurrogateGradient, spike
 
 # One number for all neurons; as a tensor it can be learnt, and is a single value or one a channel, [C].
 Coefficient: TypeAlias = float | Tensor
@@ -84,8 +84,13 @@ def lif(
 
     Raises:
         ShapeError: T is 0, the dtype is not floating point, or a state or coefficient does not fit.
+        ConfigError: the surrogate looks back at earlier steps, and there is a state of such.
     """
     _check(x_T, state, p)
+    if state is not None and surrogate.looks_back:
+        raise ConfigError(
+            f"{surrogate} looks at all steps from the first on: run them at once, without a state"
+        )
     slope = surrogate.fused() if p.fires else _lif_kernel.NO_SLOPE
     if slope is None or not has_kernel(x_T) or not _is_fused(p):
         trace = lif_reference(x_T, state, p, surrogate)
@@ -107,15 +112,16 @@ def lif_reference(
     dtype, x_T = x_T.dtype, x_T.to(arithmetic_dtype(x_T.dtype))
     p = over_channels(x_T, p)
     v, extra = (*(state or ()), *_initial(x_T[0], p)[len(state or ()) :])
-    steps = []
+    derivatives, steps = surrogate.steps(), []
+    s = _fire(v, p.v_threshold, p, surrogate.steps()) if p.reset == "next" else v
     for x in x_T.unbind(0):
         if p.extra == "synapse":
             x = extra = p.extra_decay * extra + x
         h = p.decay * v + p.gain * x + p.offset
         if p.reset == "next":
-            h = h - _detached(_fire(v, p.v_threshold, p, surrogate), p) * p.v_threshold
+            h = h - _detached(s, p) * p.v_threshold
         threshold = p.v_threshold + p.strength * extra if p.extra == "adaptation" else p.v_threshold
-        s = _fire(h, threshold, p, surrogate)
+        s = _fire(h, threshold, p, derivatives)
         v = reset(h, _detached(s, p), p) if p.reset == "now" and p.fires else h
         if p.extra == "adaptation":
             extra = p.extra_decay * extra + s
@@ -128,10 +134,10 @@ def _initial(like: Tensor, p: LIFParameters) -> tuple[Tensor, Tensor]:
     return torch.full_like(like, p.v_init), torch.zeros_like(like)
 
 
-def _fire(h: Tensor, threshold: Coefficient, p: LIFParameters, surrogate: SurrogateGradient) -> Tensor:
+def _fire(h: Tensor, threshold: Coefficient, p: LIFParameters, derivatives: Steps) -> Tensor:
     fire = p.fire_at * threshold
-    u = h - fire
-    return spike(u / fire if p.ratio else u, surrogate.derivative, p.strict)
+    u = (h - fire) / fire if p.ratio else h - fire
+    return spike(u, derivatives(u), p.strict)
 
 
 def _detached(s: Tensor, p: LIFParameters) -> Tensor:

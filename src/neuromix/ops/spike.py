@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 Derivative = Callable[[Tensor], Tensor]
+# Given the u of each step of a run in turn, the derivative to use at that step.
+Steps = Callable[[Tensor], Derivative]
 
 
 class Slope(NamedTuple):
@@ -38,6 +40,13 @@ class SurrogateGradient(Protocol):
 
     def fused(self) -> Slope | None:
         """The same for a kernel, or None: then the reference runs."""
+
+    def steps(self) -> Steps:
+        """The derivatives of one run along time."""
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether the derivative of a step depends on the steps before it, which then must be in the same call."""
 
 
 class _Spike(torch.autograd.Function):
