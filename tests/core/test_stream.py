@@ -128,3 +128,48 @@ def test_neuron_step_form(neuron, x):
         s, state = neuron.step(x_t, state)
         steps.append(s)
     assert torch.equal(torch.stack(steps), whole) and torch.equal(state.v, last.v)
+
+
+def test_most_models_end_with_their_input(net, x):
+    session = neuromix.stream(net).session()
+    session.step(x[0])
+    assert session.drain() is None
+
+
+class Echo(Stateful):
+    """What it was given, and once more what it was given last."""
+
+    tail = 1
+
+    def initial_state(self, like: Tensor) -> SumState:
+        return SumState(torch.zeros_like(like))
+
+    def forward(self, x, state=None, *, return_state=False, ends=None):
+        before = (state or self.initial_state(x.new_zeros(x.shape[1:]))).total
+        last = x[-1] if len(x) else before
+        y = torch.cat([x, last[None]]) if (not return_state if ends is None else ends) else x
+        return (y, SumState(last)) if return_state else y
+
+
+class Echoes(Model):
+    stream_axis = 0
+
+    def __init__(self) -> None:
+        super().__init__(ModelConfig())
+        self.layers = nn.Sequential(Echo(), LIF(tau=3.0), Echo())
+
+    def forward_steps(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+def test_what_comes_after_the_end_is_drained(x):
+    net = Echoes().double()
+    whole, stepped = net.forward_steps(x), neuromix.stream(net)
+    session = stepped.session()
+    assert session.drain() is None
+    steps = torch.stack([session.step(x_t) for x_t in x])
+    assert len(whole) == len(x) + 2
+    torch.testing.assert_close(torch.cat([steps, session.drain()]), whole)
+    first, state = stepped.prefill(x[:4])
+    second, state = stepped.prefill(x[4:], state)
+    torch.testing.assert_close(torch.cat([first, second, stepped.drain(x[0], state)]), whole)

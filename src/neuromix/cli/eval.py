@@ -27,7 +27,9 @@ def command(
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="task.KEY=VALUE", help="A value of the task that differs from the run's."
+            "--set",
+            metavar="task.KEY=VALUE",
+            help="A value of the task that differs from the run's, or hardware.KEY=VALUE of the chip.",
         ),
     ] = None,
     skip_broken: Annotated[
@@ -53,6 +55,12 @@ def command(
             help="With --early-exit: what summed logits are divided by; else calibrated on validation."
         ),
     ] = None,
+    hardware: Annotated[
+        str | None,
+        typer.Option(
+            help="A chip that the model is to run on: resistive. What is wrong with it: --set hardware.KEY=VALUE."
+        ),
+    ] = None,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -70,7 +78,7 @@ def command(
     from neuromix.methods.early_exit import evaluate_early_exit
     from neuromix.training.api import evaluate_run
 
-    groups = parse_settings(settings or [], ("task",))
+    groups = parse_settings(settings or [], ("task", "hardware"))
     for key in groups[""]:
         raise UnknownNameError("setting", key, [f"task.{key}"])
     task_config = groups["task"]
@@ -82,6 +90,7 @@ def command(
         "train_config": {key: value for key, value in given.items() if value is not None},
         "confusion": confusion,
     }
+    options |= _on_hardware(hardware, groups["hardware"], early_exit)
     with progress() as display:
         options["observer"] = _Watch(display)
         if early_exit is None:
@@ -103,6 +112,20 @@ def command(
     print_rows([*rows, *_early_exit_rows(early)] if early is not None else rows)
     if found.confusion is not None:
         _print_confusion(found.classes, found.confusion)
+
+
+def _on_hardware(name: str | None, values: dict[str, Any], early_exit: str | None) -> dict[str, Any]:
+    """What `evaluate_run` is told about the chip."""
+    from neuromix.core import registry
+    from neuromix.core.config import Spec
+
+    if name is None:
+        if values:
+            raise ConfigError("--set hardware.KEY=VALUE needs a chip, such as --hardware resistive")
+        return {}
+    if early_exit is not None:
+        raise ConfigError("--hardware and --early-exit do not go together; give one")
+    return {"change": registry.build("device", Spec(name, values)).perturb}
 
 
 def _threshold(text: str) -> float | None:

@@ -80,7 +80,7 @@ class Samples(NamedTuple):
     """What a network is measured on.
 
     Attributes:
-        shapes: of each input of the network, the batch included.
+        shapes: of each input of the network, the batch included; of a ragged one, of all its rows together.
         source: "random", or the name of the task whose test samples they are.
         seed: of random numbers.
     """
@@ -130,6 +130,7 @@ def find_samples(
     """
     import torch
 
+    from neuromix.core.batch import Ragged
     from neuromix.core.model import Model
 
     net, generator = subject.net, torch.Generator().manual_seed(seed)
@@ -145,7 +146,8 @@ def find_samples(
     else:
         fields = net.example(batch or 1, generator)
     given = {field.name: fields.get(field.name) for field in net.inputs}
-    shapes = {name: list(x.shape) for name, x in given.items() if isinstance(x, torch.Tensor)}
+    tensors = {name: x.values if isinstance(x, Ragged) else x for name, x in given.items() if x is not None}
+    shapes = {name: list(x.shape) for name, x in tensors.items()}
     return Samples(fields, shapes, source, seed)
 
 

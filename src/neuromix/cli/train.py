@@ -15,6 +15,8 @@ from neuromix.training.observer import Observer
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from neuromix.training.task_sequence import SequenceReport
+
 
 def command(
     task: Annotated[str | None, typer.Option(help="What to learn: digits, image-classification, ...")] = None,
@@ -55,7 +57,10 @@ def command(
         bool, typer.Option("--tensorboard", help="Also write losses and scores as TensorBoard events.")
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object: test, validation, run.")
+        bool,
+        typer.Option(
+            "--json", help="Print one JSON object: test, validation, run, and what methods found out."
+        ),
     ] = False,
 ) -> None:
     """Train a model on a task, and score it on the test data.
@@ -69,7 +74,9 @@ def command(
     """
     from neuromix.training.api import train_as_asked
     from neuromix.training.recipe import Request
+    from neuromix.training.run_folder import RunFolder
     from neuromix.training.signals import Interrupted
+    from neuromix.training.task_sequence import SequenceReport
 
     groups = parse_settings(settings or [], ("train", "task", "method"))
     given = {
@@ -98,9 +105,12 @@ def command(
         raise typer.Exit(128 + stop.number) from None
     if not is_first_process():
         return
+    results = RunFolder(result.run).results()
     if as_json:
-        print_json({"test": result.test, "validation": result.validation, "run": str(result.run)})
+        print_json({"test": result.test, "validation": result.validation, "run": str(result.run), **results})
         return
+    if "sequence" in results:
+        _print_sequence(SequenceReport.from_dict(results["sequence"]))
     scores = {"test": result.test, "validation": result.validation}
     rows = [(f"{split} {name}", value) for split, values in scores.items() for name, value in values.items()]
     print_rows([*rows, ("run", result.run)])
@@ -131,6 +141,29 @@ class Watch(Observer):
     def epoch(self, record: Mapping[str, Any]) -> None:
         name, score = next(iter(record["validation"].items()))
         self._score = f", epoch {record['epoch']}: validation {name} {score:.4f}"
+
+
+def _print_sequence(report: SequenceReport) -> None:
+    """A row for each task that was learnt, a column for each that was scored; and what they come to."""
+    from neuromix.cli.tables import Table
+
+    columns = [f"task {number}" for number in range(1, len(report.tasks) + 1)]
+    table = Table("test accuracy", *columns, numbers=columns)
+    for number, row in enumerate(report.main.rows, 1):
+        table.add(f"after task {number}", *(f"{accuracy:.4f}" for accuracy in row))
+    table.print()
+    matrix = report.main
+    one = "undefined: nothing comes after one task"
+    print_rows(
+        [
+            ("average accuracy", matrix.average),
+            (
+                "backward transfer",
+                one if matrix.backward_transfer is None else f"{matrix.backward_transfer:+.4f}",
+            ),
+            ("forgetting", one if matrix.forgetting is None else f"{matrix.forgetting:.4f}"),
+        ]
+    )
 
 
 def _merged(prefix: str, settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

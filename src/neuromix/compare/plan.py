@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ class Plan(Config):
         Raises:
             ConfigError: what both have is not the same; the keys are named.
         """
-        changed = list(_changes(stored, self))
+        changed = _changes(stored, self)
         if changed:
             raise ConfigError(", ".join(changed))
         more = [i for i, name in enumerate(stored.names) if name not in self.names]
@@ -166,27 +166,30 @@ def _try(recipe: Recipe, task: Task) -> None:
             raise ShapeError(f"{name} cannot be trained on these data: {told}") from error
 
 
-def _changes(stored: Plan, asked: Plan) -> Iterator[str]:
-    """What both plans have, and not alike: "train.lr (was 0.005, now 0.1)"."""
-    before, now = ({"budget.minutes": plan.budget.minutes} | _shared(plan) for plan in (stored, asked))
-    for name in stored.names:
-        if name in asked.names:
-            before |= _of_model(stored, name)
-            now |= _of_model(asked, name)
-    for key in before | now:
-        if before.get(key) != now.get(key):
-            yield f"{key} (was {before.get(key)!r}, now {now.get(key)!r})"
+def _changes(stored: Plan, asked: Plan) -> list[str]:
+    """What both plans have, and not alike: "train.lr (was 0.005, now 0.1)"; what is so of all models only once."""
+    both = [name for name in stored.names if name in asked.names]
+    pairs = [(_shared(stored), _shared(asked))] + [(_of_model(stored, n), _of_model(asked, n)) for n in both]
+    told = [
+        f"{key} (was {before.get(key)!r}, now {now.get(key)!r})"
+        for before, now in pairs
+        for key in before | now
+        if before.get(key) != now.get(key)
+    ]
+    return list(dict.fromkeys(told))
 
 
 def _shared(plan: Plan) -> dict[str, Any]:
     """Every value that all runs have in common, under the key that `--set` gives it."""
-    flat = plan.recipes[0].flat()
-    return {key: value for key, value in flat.items() if not (key == "model" or key.startswith("model."))}
+    flat = {"budget.minutes": plan.budget.minutes, **plan.recipes[0].flat()}
+    return {key: value for key, value in flat.items() if key.partition(".")[0] not in ("model", "task")}
 
 
 def _of_model(plan: Plan, name: str) -> dict[str, Any]:
-    options = plan.recipes[plan.names.index(name)].model.options
-    return {f"{name}.{key}": value for key, value in options.items()}
+    """The values of a model, and of its task, which may suit it where nothing was asked for."""
+    recipe = plan.recipes[plan.names.index(name)]
+    task = {key: value for key, value in recipe.flat().items() if key.partition(".")[0] == "task"}
+    return task | {f"{name}.{key}": value for key, value in recipe.model.options.items()}
 
 
 def read_plan(file: Path) -> Plan:

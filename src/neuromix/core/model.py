@@ -101,6 +101,15 @@ class Model(nn.Module):
         """How released weights name their tensors: who released them -> the renaming to ours."""
         return {}
 
+    @classmethod
+    def task_values(cls, config: Any) -> Mapping[str, Any]:
+        """The fields of a task's Config that suit this model, where the user has not set them.
+
+        Fields that the task lacks are left out: `{"representation": ["cloud", {"points": 512}]}` says how a task of
+        events gives them, and nothing to other tasks.
+        """
+        return {}
+
     def after_step(self) -> None:
         """Upkeep after each optimiser step: every module below that has some does its own."""
         for module in self.modules():

@@ -6,7 +6,7 @@ random numbers inside a model, so that a driver can seed or replay them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -63,10 +63,17 @@ class Noise(nn.Module):
 
     def uniform(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Uniform on [0, 1), of a shape, with dtype and device of `like`."""
+        return self._drawn(torch.rand, shape, like)
+
+    def normal(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Normal with mean 0 and deviation 1, otherwise as `uniform`."""
+        return self._drawn(torch.randn, shape, like)
+
+    def _drawn(self, draw: Callable[..., Tensor], shape: tuple[int, ...], like: Tensor) -> Tensor:
         if self.replay is not None:
             return self._next(shape).to(like)
         device = self.generator.device if self.generator is not None else like.device
-        return torch.rand(shape, generator=self.generator, dtype=like.dtype, device=device).to(like.device)
+        return draw(shape, generator=self.generator, dtype=like.dtype, device=device).to(like.device)
 
     def _next(self, shape: tuple[int, ...]) -> Tensor:
         assert self.replay is not None

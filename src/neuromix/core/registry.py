@@ -32,8 +32,11 @@ ROOMS: Mapping[str, str] = {
     "surrogate": "neuromix.neurons",
     "edit": "neuromix.layers",
     "method": "neuromix.methods",
+    "attack": "neuromix.methods",
     "task": "neuromix.tasks",
     "representation": "neuromix.data.events",
+    "device": "neuromix.hardware",
+    "audio-representation": "neuromix.data.audio",
 }
 
 
@@ -44,6 +47,10 @@ class Paper(NamedTuple):
     year: int
     venue: str = ""
     url: str = ""
+
+
+def _no_values(config: Any) -> Mapping[str, Any]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,10 @@ class Entry:
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     # Why torch.compile is not asked of it; "" where it must compile.
     no_compile: str = ""
+    # Of a model: its Config -> the fields of a task's Config that suit it, see Model.task_values.
+    task_values: Callable[[Any], Mapping[str, Any]] = _no_values
+    # Of a model: the training methods that it is trained with where the user names none.
+    methods: tuple[str, ...] = ()
 
 
 _entries: dict[str, dict[str, Entry]] = {}
@@ -86,6 +97,7 @@ def register(kind: str, name: str, **about: Any) -> Callable[[T], T]:
     def decorate(built: T) -> T:
         config = about.pop("config", None) or getattr(built, "Config", Config)
         build = about.pop("build", None) or getattr(built, "from_config", built)
+        about.setdefault("task_values", getattr(built, "task_values", _no_values))
         entry = Entry(name=name, kind=kind, config=config, build=build, origin=_origin(built), **about)
         known = _entries.setdefault(kind, {})
         for key in (name, *entry.variants):

@@ -23,10 +23,13 @@ class Stateful(nn.Module):
     Attributes:
         time_axis: the axis of its input that it steps along: 0 for spike time, 1 for tokens.
         latency: steps of look-ahead that its output lags behind its input in step form.
+        tail: steps that its output goes on for after the end of its input. A module that has some takes one more
+            argument, `ends`: whether the input ends here; None: unless its state is asked for.
     """
 
     time_axis: ClassVar[int] = 0
     latency: int = 0
+    tail: int = 0
 
     def initial_state(self, like: Tensor) -> State:
         """The state before the first step.

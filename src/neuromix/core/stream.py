@@ -24,7 +24,7 @@ ModelState = dict[tuple[str, int], State]
 
 
 class Stream:
-    """A model in step form. `step`, `prefill` and the model's own forward agree.
+    """A model in step form. `step`, `prefill` - and `drain` at the end - agree with the model's own forward.
 
     Shapes: x is one step of the model's input (without the time axis), x_T (or x_L) several of them along
     `model.stream_axis`.
@@ -38,7 +38,8 @@ class Stream:
         self._before: ModelState = {}
         self._after: ModelState = {}
         self._calls: dict[str, int] = {}
-        self._running = False
+        self._running = self._ends = False
+        self._tails = {path for path, leaf in outermost_stateful(model).items() if leaf.tail}
         handles = _install(model, weakref.ref(self))
         weakref.finalize(self, lambda: [handle.remove() for handle in handles])
 
@@ -55,22 +56,39 @@ class Stream:
             y = self.model.forward_steps(x)
             return y, self._after
 
+    def drain(self, like: Tensor, state: ModelState | None = None) -> Any:
+        """The outputs that are still to come once the input has ended, from `state`.
+
+        Args:
+            like: a step of the input, for its shape.
+
+        Returns:
+            outputs of these steps; None where the model, as most do, ends with its input.
+        """
+        if not self._tails:
+            return None
+        nothing = like.unsqueeze(self.axis).narrow(self.axis, 0, 0)
+        with self._threading(state or {}, ends=True):
+            return self.model.forward_steps(nothing)
+
     def session(self) -> Session:
         """State in an object that the caller owns."""
         return Session(self)
 
     @contextmanager
-    def _threading(self, state: ModelState) -> Iterator[None]:
-        self._before, self._after, self._calls, self._running = state, {}, {}, True
+    def _threading(self, state: ModelState, ends: bool = False) -> Iterator[None]:
+        self._before, self._after, self._calls, self._running, self._ends = state, {}, {}, True, ends
         try:
             yield
         finally:
-            self._before, self._running = {}, False
+            self._before, self._running, self._ends = {}, False, False
 
     def _enter(self, path: str, kwargs: dict[str, Any]) -> dict[str, Any] | None:
         if not self._running:
             return None
-        return {**kwargs, "state": self._before.get((path, self._calls.get(path, 0))), "return_state": True}
+        state = self._before.get((path, self._calls.get(path, 0)))
+        end = {"ends": True} if self._ends and path in self._tails else {}
+        return {**kwargs, "state": state, "return_state": True, **end}
 
     def _leave(self, path: str, output: Any) -> Any:
         if not self._running:
@@ -88,20 +106,31 @@ class Session:
     def __init__(self, net: Stream) -> None:
         self.net = net
         self.state: ModelState | None = None
+        self._like: Tensor | None = None
 
     def step(self, x: Tensor) -> Tensor:
         """Takes one step on from where the last one ended."""
         y, self.state = self.net.step(x, self.state)
+        self._like = x
         return y
+
+    def drain(self) -> Any:
+        """The outputs that are still to come now that the input has ended; None where the model has none.
+
+        It leaves the state as it is; `reset` before the next input.
+        """
+        return None if self._like is None else self.net.drain(self._like, self.state)
 
     def select(self, indices: Tensor) -> None:
         """Keeps only some samples of the batch: the finished ones leave."""
         if self.state is not None:
             self.state = states.select(self.state, indices)
+        if self._like is not None:
+            self._like = states.select(self._like, indices)
 
     def reset(self) -> None:
         """Forgets everything: the next step is a first step."""
-        self.state = None
+        self.state = self._like = None
 
 
 def stream(model: Model) -> Stream:

@@ -31,6 +31,8 @@ def _register_plain(name: str, activation: Callable[[], nn.Module]) -> None:
 _register_plain("gelu", nn.GELU)  # the exact one, by erf
 _register_plain("relu", nn.ReLU)
 _register_plain("silu", nn.SiLU)
+_register_plain("sigmoid", nn.Sigmoid)
+_register_plain("tanh", nn.Tanh)
 
 
 @registry.register("activation", "squared_relu", build=lambda config: SquaredReLU())

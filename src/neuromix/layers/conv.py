@@ -22,7 +22,7 @@ class Affine(NamedTuple):
     shift: Tensor
 
 
-def bn_affine(bn: nn.BatchNorm2d) -> Affine:
+def bn_affine(bn: nn.BatchNorm1d | nn.BatchNorm2d) -> Affine:
     """The affine map of a batch-norm with its running statistics."""
     assert bn.running_mean is not None and bn.running_var is not None
     scale = bn.weight / torch.sqrt(bn.running_var + bn.eps)

@@ -5,7 +5,7 @@ Shapes: B batch, C channels, H W feature map; a leading T where the branch knows
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,8 @@ class Residual(nn.Module):
         "pre":   y = skip(x) + drop_path(scale(branch(norm(x))))     pre-norm; membrane shortcut
         "post":  y = norm(skip(x) + drop_path(scale(branch(x))))     post-norm; vanilla spiking shortcut
         "spike": y = skip(x) + drop_path(scale(norm(branch(x))))     SEW shortcut: adds spikes
-    where skip is the identity by default: a scale, or a projection where the shape changes.
+    where skip is the identity by default: a scale, or a projection where the shape changes. What else the branch needs
+    to know, such as the sites of a sparse grid, is given to it as it is.
     """
 
     def __init__(
@@ -56,8 +57,8 @@ class Residual(nn.Module):
         self.skip = skip if skip is not None else nn.Identity()
         self.drop_path = DropPath(drop_path, batch_axis)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.branch(self.norm(x) if self.where == "pre" else x)
+    def forward(self, x: Tensor, *geometry: Any) -> Tensor:
+        y: Tensor = self.branch(self.norm(x) if self.where == "pre" else x, *geometry)
         if self.where == "spike":
             y = self.norm(y)
         y = self.skip(x) + self.drop_path(self.scale(y))

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from neuromix.core.errors import UnsupportedError
 from neuromix.core.model import Model
 from neuromix.data.dataset import Dataset, Loader, Sample
 from neuromix.runtime.lowering import lower
@@ -75,8 +76,16 @@ def export_nmx(
 
 
 def image_shape(task: Task) -> Shape:
-    """[C, H, W] of the task's images, or of one of its frames."""
+    """[C, H, W] of the task's images, or of one of its frames.
+
+    Raises:
+        UnsupportedError: it has none.
+    """
     batch = task.collate([task.data("test").sample(0, torch.Generator())])
+    if "image" not in batch:
+        raise UnsupportedError(
+            f"only a classifier of images or frames can be exported; the task gives {', '.join(batch)}"
+        )
     channels, height, width = batch.tensor("image").shape[-3:]
     return channels, height, width
 

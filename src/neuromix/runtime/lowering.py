@@ -52,6 +52,11 @@ def lower(
         raise UnsupportedError(f"{name} has no spike time to step along; only spiking models can be lowered")
     if model.config.feature_levels:
         raise UnsupportedError(f"{name} gives feature maps; only a classifier can be lowered")
+    if [field.axes for field in model.inputs] != ["BCHW"]:
+        taken = " and ".join(f"{field.name} [{', '.join(field.axes)}]" for field in model.inputs)
+        raise UnsupportedError(
+            f"{name} takes {taken}; only a model of one map a step, [B, C, H, W], can be lowered"
+        )
     shape = _input_shape(model, input_shape)
     model.encode(torch.zeros(1, *shape))  # tells of a shape that the model does not take
     net = apply_edit(copy.deepcopy(model).to("cpu", torch.float64), Spec("fuse", {"factored": factored}))

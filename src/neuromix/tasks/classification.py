@@ -16,7 +16,7 @@ from torch import Tensor
 from neuromix.core.batch import Batch
 from neuromix.core.config import Config
 from neuromix.core.errors import ShapeError
-from neuromix.training.task import Losses, Task
+from neuromix.training.task import Confusion, Losses, Metrics, Task
 
 SMALL = 10_000  # training samples, below which a set is trained with smaller batches
 TINY = 16 * 16  # pixels: work for one thread
@@ -61,10 +61,10 @@ class Classification(Task):
         smoothing = self.config.label_smoothing
         return {"cross_entropy": F.cross_entropy(logits_BK, batch.tensor("label"), label_smoothing=smoothing)}
 
-    def metrics(self) -> Accuracy:
+    def metrics(self) -> Metrics:
         return Accuracy(self.classes)
 
-    def confusion(self) -> ConfusionMatrix:
+    def confusion(self) -> Confusion:
         return ConfusionMatrix(self.classes)
 
     def _logits(self, output: Any) -> Tensor:

@@ -16,6 +16,7 @@ from neuromix.core.errors import ConfigError
 from neuromix.core.model import ModelConfig
 from neuromix.core.registry import register_task
 from neuromix.data import augment as augmentation
+from neuromix.data.dataset import Dataset
 from neuromix.data.images import ImageDataset, open_images
 from neuromix.tasks.classification import Classification, ClassificationConfig, suited_training
 
@@ -55,7 +56,7 @@ class ImageClassification(Classification):
         left_out = self.images.skipped
         return [f"left out {left_out} broken image{'s' if left_out > 1 else ''}"] if left_out else []
 
-    def data(self, split: str, *, augment: bool = False) -> ImageDataset:
+    def data(self, split: str, *, augment: bool = False) -> Dataset:
         return self.images.split(split, self._policy() if augment else None)
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +15,7 @@ from neuromix.core.checkpoint import build_model, load_checkpoint
 from neuromix.core.errors import CheckpointError, ConfigError, NeuromixError, RunError
 from neuromix.core.layout import transfer
 from neuromix.core.model import Model
+from neuromix.training.config import TrainConfig
 from neuromix.training.devices import default_workers, environment, make_fabric
 from neuromix.training.evaluate import Predict, evaluate
 from neuromix.training.loop import Loop
@@ -43,6 +44,14 @@ class RunResult(NamedTuple):
     def model(self) -> Model:
         """The trained model."""
         return load_checkpoint(RunFolder(self.run).weights)
+
+
+class OpenedRun(NamedTuple):
+    """The model of a run, its task, and how it was trained; see `open_run`."""
+
+    model: Model
+    task: Task
+    train: TrainConfig
 
 
 class Evaluation(NamedTuple):
@@ -132,6 +141,7 @@ def evaluate_run(
     confusion: bool = False,
     predict: Predict | None = None,
     also: Sequence[Gathered] = (),
+    change: Callable[[Model], Model] | None = None,
 ) -> Evaluation:
     """Scores the model of a run on a split of its task.
 
@@ -142,26 +152,21 @@ def evaluate_run(
         train_config: fields of TrainConfig that differ from the run's, such as `batch_size`.
         confusion: count how often each class was taken for each.
         predict, also: see `evaluate`.
+        change: what becomes of the model first: what a chip makes of it.
 
     Raises:
         RunError: there is no run, or it has no weights yet.
         ConfigError: the data need another model, or a task without classes is asked for its confusion matrix.
     """
-    folder, observer = RunFolder(path), observer or Observer()
-    recipe = folder.recipe()
-    config = recipe.train.replace(**(train_config or {}))
-    model = load_checkpoint(folder.weights)
-    task: Task = registry.build("task", recipe.task.with_options(**(task_config or {})))
-    for note in task.notes():
-        observer.note(note)
-    for key, value in task.prepare(model.config).items():
-        if getattr(model.config, key) != value:
-            raise ConfigError(
-                f"the model has {key}={getattr(model.config, key)}, the data need {key}={value}"
-            )
+    observer = observer or Observer()
+    model, task, config = open_run(
+        path, task_config=task_config, train_config=train_config, observer=observer
+    )
+    if change is not None:
+        model = change(model)
     table = task.confusion() if confusion else None
     if confusion and table is None:
-        raise ConfigError(f"task {recipe.task.name} has no classes, so no confusion matrix")
+        raise ConfigError(f"task {task.kind} has no classes, so no confusion matrix")
     fabric = make_fabric(config)
     scores = evaluate(
         model.to(fabric.device),
@@ -176,6 +181,32 @@ def evaluate_run(
         predict=predict,
     )
     return Evaluation(scores, task.class_names(), None if table is None else table.compute().tolist())
+
+
+def open_run(
+    path: str | Path,
+    *,
+    task_config: Mapping[str, Any] | None = None,
+    train_config: Mapping[str, Any] | None = None,
+    observer: Observer | None = None,
+) -> OpenedRun:
+    """The model of a run and its task.
+
+    Arguments and errors are those of `evaluate_run`.
+    """
+    folder, observer = RunFolder(path), observer or Observer()
+    recipe = folder.recipe()
+    config = recipe.train.replace(**(train_config or {}))
+    model = load_checkpoint(folder.weights)
+    task: Task = registry.build("task", recipe.task.with_options(**(task_config or {})))
+    for note in task.notes():
+        observer.note(note)
+    for key, value in task.prepare(model.config).items():
+        if getattr(model.config, key) != value:
+            raise ConfigError(
+                f"the model has {key}={getattr(model.config, key)}, the data need {key}={value}"
+            )
+    return OpenedRun(model, task, config)
 
 
 class _Job:

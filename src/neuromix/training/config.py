@@ -12,14 +12,16 @@ Precision: TypeAlias = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
 @dataclass(frozen=True)
 class TrainConfig(Config):
-    """Config of the training loop: AdamW, linear warm-up, cosine decay.
+    """Config of the training loop: AdamW or SGD, linear warm-up, cosine decay.
 
-    A task may suggest other values than these defaults, see `Task.training`.
+    A task and a method may suggest other values than these defaults, see `Task.training`.
     """
 
     epochs: int = 30  # of a stage, >= 1
     max_steps: int | None = None  # end a stage earlier, after so many optimiser steps
     batch_size: int = 128  # samples of an optimiser step, over all processes together
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = 0.9  # of sgd, in [0, 1)
     accumulate: int = 1  # parts that a batch is worked off in, to save memory
     lr: float = 2e-3  # at the top of the schedule
     warmup: float = 0.1  # share of the steps over which the rate rises from 0, in [0, 1)
@@ -45,7 +47,7 @@ class TrainConfig(Config):
         for name in ("max_steps", "checkpoint_steps", "clip_norm", "threads"):
             if getattr(self, name) is not None:
                 self.require_positive(name)
-        self.require_within(0, 1, "warmup", "ema")
+        self.require_within(0, 1, "momentum", "warmup", "ema")
         self.require(0 <= self.final_lr <= 1, f"final_lr must be in [0, 1], got {self.final_lr}")
         self.require(self.weight_decay >= 0, f"weight_decay must be 0 or more, got {self.weight_decay}")
         self.require(self.seed >= 0, f"seed must be 0 or more, got {self.seed}")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Another way to come to a prediction than the task's: early exit, an ensemble. Its signature is that of Task.predict.
 Predict: TypeAlias = Callable[[Model, Batch, torch.Generator], Any]
+# What is done to a batch before it is predicted for: an attack, noise, a damaged sensor. Chance is the generator's.
+Perturb: TypeAlias = Callable[[Model, Batch, torch.Generator], Batch]
 
 
 def evaluate(
@@ -35,6 +37,7 @@ def evaluate(
     on_batch: Callable[[int, int], None] | None = None,
     also: Sequence[Gathered] = (),
     predict: Predict | None = None,
+    perturb: Perturb | None = None,
 ) -> dict[str, float]:
     """Scores a model; it is in the same mode afterwards as before.
 
@@ -49,6 +52,7 @@ def evaluate(
         on_batch: called with (batches done, batches) before each; what it raises ends the evaluation.
         also: what else is to be gathered of the predictions, such as `task.confusion()`.
         predict: what predicts, in place of the task's own `predict`.
+        perturb: changes each batch first; it may take gradients. Scores are of what it gives.
 
     Raises:
         ConfigError: an argument out of its range.
@@ -78,6 +82,9 @@ def evaluate(
             chance, batch = step_seed(seed, number, rank), batch.to(device)
             precision = fabric.autocast() if fabric is not None else nullcontext()
             with precision, draws(model, generator(chance, device)):
+                if perturb is not None:
+                    with torch.enable_grad():
+                        batch = perturb(model, batch, generator(chance))
                 prediction = (predict or task.predict)(model, batch, generator(chance))
             for gathered in (metrics, *also):
                 gathered.update(prediction, batch)

@@ -150,6 +150,9 @@ class Loop:
         if stage.best:
             self.run.fabric.barrier()  # the first process has written what all read now
             transfer(self.run.model, load_checkpoint(self.folder.path / BEST).state_dict())
+        results = [method.after_stage(self.run) for method in self.run.method]
+        if any(results) and self.run.fabric.is_global_zero:
+            self.folder.write_results({name: value for each in results for name, value in each.items()})
         self.run.point = Point(i + 1)
         if self.run.method.has_stages and self.run.fabric.is_global_zero:
             self.folder.save(STAGE.format(i + 1), self.run.model)

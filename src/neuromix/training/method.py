@@ -60,6 +60,10 @@ class Method:
         """Builds the method; what the registry calls."""
         return cls(config)
 
+    def training(self) -> dict[str, Any]:
+        """Fields of TrainConfig that suit this method better than the task's; what the user says goes first."""
+        return {}
+
     def stage(self, i: int, run: Run) -> Stage | None:
         """The i-th phase, None after the last.
 
@@ -95,6 +99,14 @@ class Method:
 
     def after_epoch(self, run: Run) -> None:
         """Called after the last step of each epoch, before validation."""
+
+    def after_stage(self, run: Run) -> dict[str, Any]:
+        """Called with the result of each stage, `run.model`, while `run.point` and `run.task` are those of the stage.
+
+        Returns:
+            What results.json of the run folder is to say from now on: JSON values by name.
+        """
+        return {}
 
     def finish(self, run: Run) -> Model:
         """The model to keep, made from the best one, `run.model`."""

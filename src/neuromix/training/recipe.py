@@ -42,7 +42,7 @@ class Request:
 
     Attributes:
         model, task: registered names.
-        methods: registered names, "" for the default.
+        methods: registered names; None: those of the model, else backpropagation.
         model_config, task_config, train_config: Config values that differ.
         method_config: Config values of the methods: `k`, or `NAME.k` where several methods have a field `k`.
     """
@@ -69,15 +69,18 @@ def new_recipe(request: Request) -> tuple[Recipe, Task]:
     if request.model is None or request.task is None:
         raise ConfigError(f"a new run needs a {'task' if request.task is None else 'model'}")
     TrainConfig.from_dict(request.train_config)  # a wrong key is told before the data are read
-    methods = _methods(request.methods or (DEFAULT_METHOD,), request.method_config)
     entry, config = registry.find("model", request.model)
-    config.replace(**request.model_config)
-    task_spec = _spec("task", request.task, request.task_config)
+    methods = _methods(request.methods or entry.methods or (DEFAULT_METHOD,), request.method_config)
+    suited = entry.task_values(config.replace(**request.model_config))
+    task_spec = _task_spec(request.task, request.task_config, suited)
     task: Task = registry.build("task", task_spec)
     if entry.tasks and task.kind not in entry.tasks:
         raise ConfigError(f"{request.model} is made for {', '.join(entry.tasks)}, not for {task.kind}")
     config = config.replace(**{**task.prepare(config), **request.model_config})  # type: ignore[arg-type]
-    train = TrainConfig.from_dict({**task.training(), **request.train_config})
+    suited = task.training()
+    for method in methods:
+        suited |= registry.build("method", method).training()
+    train = TrainConfig.from_dict({**suited, **request.train_config})
     return Recipe(Spec(request.model, config.to_dict()), task_spec, methods, train), task
 
 
@@ -96,9 +99,13 @@ def resumed_recipe(stored: Recipe, request: Request) -> Recipe:
     return before
 
 
-def _spec(kind: str, name: str, values: Mapping[str, Any]) -> Spec:
-    """The name with every value of its Config."""
-    return Spec(name, registry.find(kind, name)[1].replace(**values).to_dict())
+def _task_spec(name: str, values: Mapping[str, Any], suited: Mapping[str, Any]) -> Spec:
+    """A task with every value of its Config: as given, else as its name says, else as it suits the model."""
+    entry, config = registry.find("task", name)
+    free = field_types(type(config)).keys() - entry.variants.get(name, {}).keys()
+    suited = {key: value for key, value in suited.items() if key in free}
+    # What is given comes last, and so may reach into what suits the model: representation.points.
+    return Spec(name, config.replace(**{**suited, **values}).to_dict())
 
 
 def _changed(stored: Recipe, request: Request) -> Recipe:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from neuromix.core.batch import Batch
+from neuromix.core.errors import ConfigError
 from neuromix.core.model import Model
 from neuromix.training.chance import generator
 from neuromix.training.config import TrainConfig
@@ -68,7 +69,15 @@ class Run:
         return self.method.losses(self, batch)
 
     def backward(self, loss: Tensor) -> None:
-        """Adds the gradient of a loss, weighted by the share that the current part has in the batch."""
+        """Adds the gradient of a loss, weighted by the share that the current part has in the batch.
+
+        Raises:
+            ConfigError: the model has no gradients.
+        """
+        if not self.model.differentiable:
+            raise ConfigError(
+                f"{self.model.name} has no gradients; train it by a method that needs none, such as stdp"
+            )
         self.fabric.backward(loss * self._share, model=self.net)  # type: ignore[arg-type]
 
     def compute_gradients(self, batch: Batch) -> list[tuple[float, Losses]]:

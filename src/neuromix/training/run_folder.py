@@ -10,6 +10,7 @@
 | `final.safetensors` | the finished model, where a method finishes it (fused, pruned) |
 | `tensorboard/` | the losses, scores and rate as TensorBoard events, where that was asked for |
 | `stage-N.safetensors` | the weights that stage N started from |
+| `results.json` | what a method found out after the stages that are over: the accuracies of a sequence of tasks |
 | `metrics.json` | the scores of the finished run |
 
 Files are written under another name and renamed, so none is ever half-written; a line is appended as a whole.
@@ -34,9 +35,10 @@ from neuromix.training.recipe import Recipe
 
 FORMAT = 1
 CONFIG, ENVIRONMENT, LINES, SCORES = "config.json", "environment.json", "metrics.jsonl", "metrics.json"
+RESULTS = "results.json"
 BEST, LAST, FINAL, STAGE = "best.safetensors", "last.safetensors", "final.safetensors", "stage-{}.safetensors"
 EVENTS = "tensorboard/*/events.out.tfevents.*"
-_OURS = (CONFIG, ENVIRONMENT, LINES, SCORES, BEST, LAST, FINAL, STAGE.format("*"), EVENTS)
+_OURS = (CONFIG, ENVIRONMENT, LINES, SCORES, RESULTS, BEST, LAST, FINAL, STAGE.format("*"), EVENTS)
 
 
 class RunFolder:
@@ -169,6 +171,15 @@ class RunFolder:
         """The scores of a finished run, None for one that is not."""
         file = self.path / SCORES
         return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        """Writes results.json, in the place of what it said before."""
+        self._write(RESULTS, results)
+
+    def results(self) -> dict[str, Any]:
+        """What methods have found out so far, by name."""
+        file = self.path / RESULTS
+        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
     def _write(self, name: str, value: Any) -> None:
         write_json(self.path / name, value)
