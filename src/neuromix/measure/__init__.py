@@ -14,6 +14,8 @@ from neuromix.measure.parameters import count_parameters, parameters_by_module
 from neuromix.measure.products import counts
 from neuromix.measure.profile import profile
 from neuromix.measure.rules import CountingRule, counting_rule
+from neuromix.measure.sparse_products import SparseConvolution
+from neuromix.measure.spread_products import SpreadSpikes
 from neuromix.measure.timing import Latency, latency, measure_latency, throughput
 
 __all__ = [

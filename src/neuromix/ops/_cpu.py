@@ -76,3 +76,27 @@ def _number(x_T: Tensor) -> int:
 
 def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
+
+
+def sparse_conv(x_NI: Tensor, weight_KIO: Tensor, table_KM: Tensor, y_MO: Tensor) -> None:
+    """Fills in the output of a sparse convolution; all tensors are contiguous."""
+    assert native is not None
+    shape = (*table_KM.shape, *x_NI.shape, y_MO.shape[1])
+    arrays = map(_address, (x_NI, weight_KIO, table_KM, y_MO))
+    native.sparse_conv(_number(x_NI), shape, *arrays, torch.get_num_threads())
+
+
+def sparse_conv_weight(x_NI: Tensor, grad_MO: Tensor, table_KM: Tensor, grad_KIO: Tensor) -> None:
+    """Fills in the gradient of the weight of a sparse convolution; all tensors are contiguous."""
+    assert native is not None
+    shape = (*table_KM.shape, *x_NI.shape, grad_MO.shape[1])
+    arrays = map(_address, (x_NI, grad_MO, table_KM, grad_KIO))
+    native.sparse_conv_weight(_number(x_NI), shape, *arrays, torch.get_num_threads())
+
+
+def neighbour_table(sorted_N: Tensor, order_N: Tensor, shifts: list[int], table_KN: Tensor) -> None:
+    """Fills in the rows whose keys are larger by each shift."""
+    assert native is not None
+    shift_K = torch.tensor(shifts, dtype=torch.int64)
+    arrays = map(_address, (sorted_N, order_N, shift_K, table_KN))
+    native.neighbour_table(*table_KN.shape, *arrays, torch.get_num_threads())

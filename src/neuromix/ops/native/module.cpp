@@ -4,10 +4,12 @@
 
 #include <array>
 #include <tuple>
+#include <type_traits>
 
 #include "arrays.h"
 #include "levels.h"
 #include "lif.h"
+#include "sparse_conv.h"
 
 namespace neuromix {
 namespace {
@@ -148,6 +150,60 @@ void bind_levels(nb::module_& module) {
       "Runs LevelsJob (levels.h) on memory given by address: backward where there is a gradient.");
 }
 
+// Calls function(Real{}) for the dtypes that sparse convolutions know.
+template <typename Function>
+void with_whole_type(int dtype, const Function& function) {
+  with_stored_type(dtype, [&](auto zero) {
+    if constexpr (std::is_same_v<decltype(zero), bfloat16>)
+      throw nb::value_error("a sparse convolution takes float32 or float64");
+    else
+      function(zero);
+  });
+}
+
+// taps, outputs, rows, in_channels, out_channels
+using ConvShape = std::array<std::size_t, 5>;
+
+void bind_sparse_conv(nb::module_& module) {
+  module.def(
+      "sparse_conv",
+      [](int dtype, const ConvShape& shape, Address x, Address weight, Address table, Address y,
+         std::size_t threads) {
+        nb::gil_scoped_release release;
+        with_whole_type(dtype, [&](auto zero) {
+          using Real = decltype(zero);
+          run(SparseConv<Real>{shape[0], shape[1], shape[2], shape[3], shape[4], as<const Real>(x),
+                               as<const Real>(weight), as<const std::int32_t>(table), as<Real>(y)},
+              threads);
+        });
+      },
+      "Runs SparseConv (sparse_conv.h) on memory given by address.");
+  module.def(
+      "sparse_conv_weight",
+      [](int dtype, const ConvShape& shape, Address x, Address grad, Address table, Address output,
+         std::size_t threads) {
+        nb::gil_scoped_release release;
+        with_whole_type(dtype, [&](auto zero) {
+          using Real = decltype(zero);
+          run(SparseConvWeight<Real>{shape[0], shape[1], shape[2], shape[3], shape[4], as<const Real>(x),
+                                     as<const Real>(grad), as<const std::int32_t>(table),
+                                     as<Real>(output)},
+              threads);
+        });
+      },
+      "Runs SparseConvWeight (sparse_conv.h) on memory given by address.");
+  module.def(
+      "neighbour_table",
+      [](std::size_t taps, std::size_t count, Address sorted, Address order, Address shifts, Address table,
+         std::size_t threads) {
+        nb::gil_scoped_release release;
+        run(NeighbourTable{taps, count, as<const std::int64_t>(sorted), as<const std::int64_t>(order),
+                           as<const std::int64_t>(shifts), as<std::int32_t>(table)},
+            threads);
+      },
+      "Runs NeighbourTable (sparse_conv.h) on memory given by address.");
+}
+
 // The plainest neuron on arrays of any library.
 void bind_lif_forward(nb::module_& module) {
   module.def(
@@ -219,4 +275,5 @@ NB_MODULE(_native, module) {
   neuromix::bind_lif_forward(module);
   neuromix::bind_lif(module);
   neuromix::bind_levels(module);
+  neuromix::bind_sparse_conv(module);
 }

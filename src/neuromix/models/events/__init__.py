@@ -1,0 +1,1 @@
+"""Networks for event cameras and other event-based sensors, one paper a file."""
