@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,21 @@ from neuromix.data.broken import without_broken
 from neuromix.data.dataset import Sample
 from neuromix.data.events.augment import Augment
 from neuromix.data.events.formats.raw import Sensor
+from neuromix.data.events.four_motions import NAME as FOUR_MOTIONS
+from neuromix.data.events.four_motions import FourMotions
 from neuromix.data.events.recordings import open_recordings
 from neuromix.data.events.representations import ByCount, Representation
 from neuromix.data.events.simulated import PRESETS, SimulatedEvents
 from neuromix.data.events.sources import EventSource
-from neuromix.data.events.transforms import resized
+from neuromix.data.events.transforms import clip, resized
 from neuromix.data.events.value import LARGEST_SIDE, Events
-from neuromix.data.splits import Rows, complete
+from neuromix.data.splits import Rows, complete, few_of_each
+
+# Data that no camera recorded: name -> source of (data, sensor, simulation).
+SIMULATED: Mapping[str, Callable[..., EventSource]] = {
+    **dict.fromkeys(PRESETS, SimulatedEvents),
+    FOUR_MOTIONS: FourMotions,
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class EventDataset:
     """One part of an event data set, which also knows the others.
 
     A sample is {`representation.field`: what the representation makes, "label": int}: with frames "image" [T, 2, H, W],
-    float32.
+    float32. Where a recording gives several clips, each is a sample, with "recording": int, which of the part it is of.
 
     Attributes:
         source: where the recordings come from.
@@ -40,6 +48,8 @@ class EventDataset:
         augment: changes the events, after resizing.
         fresh: ask the source for a new recording every time, instead of the one that a row has in every run. Files
             have but one.
+        window: microseconds of a clip; None: the whole recording is one.
+        clips: of each recording, evenly spread from its beginning to its end; None: one, which begins anywhere.
     """
 
     source: EventSource
@@ -51,6 +61,8 @@ class EventDataset:
     part: str = "train"
     augment: Augment | None = None
     fresh: bool = False
+    window: int | None = None
+    clips: int | None = 1
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -66,8 +78,22 @@ class EventDataset:
             raise UnknownNameError("split", part, self.splits)
         return replace(self, part=part, augment=augment, fresh=fresh)
 
-    def __len__(self) -> int:
+    def with_few(self, count: int) -> EventDataset:
+        """With so many training recordings of each class; the other parts stay whole.
+
+        Raises:
+            DataError: a class has fewer.
+        """
+        train = few_of_each(self.splits["train"], self.source.labels, self.classes, count)
+        return replace(self, splits={**self.splits, "train": train})
+
+    @property
+    def recordings(self) -> int:
+        """Number of recordings of this part."""
         return len(self.splits[self.part])
+
+    def __len__(self) -> int:
+        return self.recordings * (self.clips or 1)
 
     def events(self, index: int, generator: torch.Generator) -> Events:
         """The events of a sample, before they are represented.
@@ -75,9 +101,18 @@ class EventDataset:
         Raises:
             DataError: the recording is broken.
         """
-        row = int(self.splits[self.part][index])
+        recording, number = divmod(index, self.clips or 1)
+        row = int(self.splits[self.part][recording])
         events = resized(self.source.read(row, generator if self.fresh else None), self.height, self.width)
+        if self.window is not None:
+            events = clip(events, self.window, self._share(number, generator))
         return events if self.augment is None else self.augment(events, generator)
+
+    def _share(self, number: int, generator: torch.Generator) -> float:
+        """Where a clip begins, from 0, the first beginning that there can be, to 1, the last."""
+        if self.clips is None:
+            return float(torch.rand((), generator=generator))
+        return number / (self.clips - 1) if self.clips > 1 else 0.5
 
     def sample(self, index: int, generator: torch.Generator) -> Sample:
         """The recording `index` of this part.
@@ -86,8 +121,10 @@ class EventDataset:
             DataError: it is broken.
         """
         represented = self.representation(self.events(index, generator), generator)
-        label = int(self.source.labels[self.splits[self.part][index]])
-        return {self.representation.field: represented, "label": label}
+        recording = index // (self.clips or 1)
+        label = int(self.source.labels[self.splits[self.part][recording]])
+        sample = {self.representation.field: represented, "label": label}
+        return sample if self.clips in (None, 1) else {**sample, "recording": recording}
 
 
 def open_events(
@@ -103,8 +140,8 @@ def open_events(
     """Opens an event data set as its training part; `.split("test")` gives the others.
 
     Args:
-        data: `digits-dvs`, `cifar10-dvs-sim:FOLDER` or `images-dvs:FOLDER` (see `simulated`), or a folder of
-            recordings (see `recordings`).
+        data: `digits-dvs`, `cifar10-dvs-sim:FOLDER` or `images-dvs:FOLDER` (see `simulated`), `four-motions` or
+            `four-motions:CLIPS` (see `four_motions`), or a folder of recordings (see `recordings`).
         representation: how events become tensors; by default frames of equal numbers of events.
         size: side of a square, or (height, width), to which the addresses of the events are brought. None: the
             sensor's. A simulated sensor has this size itself.
@@ -168,16 +205,18 @@ def dataset_of(
 def _source(
     data: str, size: Sensor | None, sensor: Sensor | None, simulation: Mapping[str, Any] | None, sort: bool
 ) -> EventSource:
-    if data.partition(":")[0] in PRESETS:
+    simulated = SIMULATED.get(data.partition(":")[0])
+    if simulated is not None:
         if sensor is not None:
             raise DataError(f"{data} is simulated: its sensor is as large as `size` says; leave `sensor` out")
-        return SimulatedEvents(data, size, simulation)
+        return simulated(data, size, simulation)
     if simulation:
-        raise DataError(f"{data} is recorded; `simulation` is for {', '.join(PRESETS)}")
+        raise DataError(f"{data} is recorded; `simulation` is for {', '.join(SIMULATED)}")
     folder = Path(data).expanduser()
     if folder.is_dir():
         return open_recordings(folder, sensor, sort)
     if folder.exists():
         raise DataError(f"{folder} is a file; give a folder with one folder of event files a class")
     known = [name if preset.images else f"{name}:FOLDER" for name, preset in PRESETS.items()]
+    known.append(FOUR_MOTIONS)
     raise DataError(f"unknown data {data!r}: no such folder, and no such name; {suggest(data, known)}")

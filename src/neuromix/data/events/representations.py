@@ -114,7 +114,7 @@ def point_cloud(events: Events, points: int | None = None, generator: Generator 
         [N, 4], float32, in the order of time; [0, 4] where there are no events.
     """
     if points is not None and events.size:
-        events = events.select(_drawn(events.size, points, generator))
+        events = events.select(drawn(events.size, points, generator))
     since = events.t_N - events.t_N[:1]
     extents = (events.duration, events.width - 1, events.height - 1, 1)
     cloud_N4 = np.stack([since, events.x_N, events.y_N, events.p_N], axis=1) / np.maximum(extents, 1)
@@ -128,7 +128,7 @@ def time_bins(events: Events, frames: int) -> Numbers:
     return bins_N
 
 
-def _drawn(size: int, points: int, generator: Generator | None) -> npt.NDArray[np.intp]:
+def drawn(size: int, points: int, generator: Generator | None) -> npt.NDArray[np.intp]:
     if points <= size:
         chosen = torch.randperm(size, generator=generator)[:points]
     else:

@@ -55,3 +55,15 @@ def window(events: Events, start: int, duration: int) -> Events:
     """The events of [start, start + duration) microseconds, with times from 0 on."""
     kept = events.select((events.t_N >= start) & (events.t_N < start + duration))
     return Events(kept.t_N - start, kept.x_N, kept.y_N, kept.p_N, events.height, events.width)
+
+
+def clip(events: Events, duration: int, share: float) -> Events:
+    """The events of a window in the course of a recording, with times from 0 on; all of one that is shorter.
+
+    Args:
+        duration: microseconds.
+        share: in [0, 1], where it lies: 0 begins with the first event, 1 ends with the last.
+    """
+    spare = max(events.duration + 1 - duration, 0)
+    first = int(events.t_N[0]) if events.size else 0
+    return window(events, first + round(share * spare), duration)
