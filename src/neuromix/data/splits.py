@@ -72,3 +72,23 @@ def stratified(rows: Rows, labels: Rows, classes: Sequence[str], share: float) -
         cut.append(members[:count])
         kept.append(members[count:])
     return np.sort(np.concatenate(kept)), np.sort(np.concatenate(cut))
+
+
+def few_of_each(rows: Rows, labels: Rows, classes: Sequence[str], count: int) -> Rows:
+    """So many rows of every class, the same in every run; of another count more of these, or some of them.
+
+    Args and returns as `stratified`.
+
+    Raises:
+        DataError: a class has fewer.
+    """
+    random = np.random.RandomState(SPLIT_SEED)
+    kept = []
+    for label in np.unique(labels[rows]):
+        members = random.permutation(rows[labels[rows] == label])
+        if len(members) < count:
+            raise DataError(
+                f"class {classes[label]!r} has {len(members)} training samples; asked for {count}"
+            )
+        kept.append(members[:count])
+    return np.sort(np.concatenate(kept))

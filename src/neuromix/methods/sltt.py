@@ -146,18 +146,18 @@ class SLTT(Method):
             autocast=run.fabric.autocast,
         )
         learnt = [step.losses for step in steps if step.losses]
-        self._share_gradients(run)
+        share_gradients(run)
         return mean_losses(learnt)
 
-    @staticmethod
-    def _share_gradients(run: Run) -> None:
-        """The mean over the processes: steps bypass `run.net`, which would see to it in one backward pass.
 
-        Of a batch in parts, what was shared with an earlier part is the same everywhere and stays what it is.
-        """
-        if run.fabric.world_size > 1:
-            for parameter in run.model.parameters():
-                if parameter.grad is not None:
-                    mean = run.fabric.all_reduce(parameter.grad, reduce_op="mean")
-                    assert isinstance(mean, Tensor)
-                    parameter.grad = mean
+def share_gradients(run: Run) -> None:
+    """The mean over the processes: steps bypass `run.net`, which would see to it in one backward pass.
+
+    Of a batch in parts, what was shared with an earlier part is the same everywhere and stays what it is.
+    """
+    if run.fabric.world_size > 1:
+        for parameter in run.model.parameters():
+            if parameter.grad is not None:
+                mean = run.fabric.all_reduce(parameter.grad, reduce_op="mean")
+                assert isinstance(mean, Tensor)
+                parameter.grad = mean

@@ -41,8 +41,9 @@ class ResNetConfig(CNNConfig):
     widths: tuple[int, ...] = (64, 128, 256, 512)  # of each stage
     bottleneck: bool = False  # 1x1, 3x3, 1x1 to four times the width, instead of 3x3, 3x3
     order: Literal["post", "pre"] = "post"  # convolution-norm-activation, or norm-activation-convolution
-    # With order "pre": an identity shortcut takes the block's input, or what the first activation made of it.
-    shortcut: Literal["input", "activated"] = "input"
+    # With order "pre": an identity shortcut takes the block's input, or what the first activation made of it; a
+    # projection takes the latter, or with "own" the block's input through a norm and an activation of its own.
+    shortcut: Literal["input", "activated", "own"] = "input"
     stem_width: int | None = None  # None: that of the first stage
     stem_kernel: int = 3  # odd
     stem_stride: int = 1
@@ -79,7 +80,7 @@ class ResNetConfig(CNNConfig):
         )
         self.require(self.alpha is None or self.order == "pre", 'alpha needs order "pre"')
         self.require(
-            self.shortcut == "input" or self.order == "pre", 'shortcut "activated" needs order "pre"'
+            self.shortcut == "input" or self.order == "pre", f'shortcut "{self.shortcut}" needs order "pre"'
         )
 
     @property
@@ -132,7 +133,7 @@ class ResNet(CNN):
     order "post": activation(skip + norm(conv(... activation(norm(conv(x)))))), where skip is x, or a 1x1
     convolution of it with norm where the shape changes.
     order "pre": skip + conv(... activation(norm(conv(a)))) with a = activation(norm(x)), where skip is x or a
-    (`shortcut`), or a 1x1 convolution of a where the shape changes.
+    (`shortcut`), or where the shape changes a 1x1 convolution of a (of another activation(norm(x)) with "own").
     """
 
     Config: ClassVar[type[ModelConfig]] = ResNetConfig
@@ -197,12 +198,19 @@ def _make_block(config: ResNetConfig, shape: _BlockShape, deviation: float) -> R
     if not is_pre:
         after = Activate(config.activation, gain=config.activation_gain)
         return ResidualBlock(None, Residual(branch, after, where="post", skip=projection, batch_axis=1))
-    norm = _make_norm(config, shape.dim)
-    first = Activate(config.activation, norm, gain=config.activation_gain, deviation=deviation)
+    first = _first_activation(config, shape, deviation)
     scale = SkipGain(config.alpha) if config.alpha is not None else None
+    if projection is not None and config.shortcut == "own":
+        skip = nn.Sequential(_first_activation(config, shape, deviation), projection)
+        return ResidualBlock(None, Residual(branch, first, scale=scale, skip=skip, batch_axis=1))
     if shape.is_changing or config.shortcut == "activated":
         return ResidualBlock(first, Residual(branch, scale=scale, skip=projection, batch_axis=1))
     return ResidualBlock(None, Residual(branch, first, scale=scale, batch_axis=1))
+
+
+def _first_activation(config: ResNetConfig, shape: _BlockShape, deviation: float) -> Activate:
+    norm = _make_norm(config, shape.dim)
+    return Activate(config.activation, norm, gain=config.activation_gain, deviation=deviation)
 
 
 def _make_projection(config: ResNetConfig, shape: _BlockShape) -> nn.Module:
