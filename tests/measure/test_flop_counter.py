@@ -19,10 +19,33 @@ from neuromix.core.model import call
 from neuromix.measure import profile
 from tests.catalogue import own_entries
 
+# It knows of no rows that are gathered with weights, and of no sparse convolution.
+GATHERED = (torch.ops.aten._embedding_bag, torch.ops.aten._embedding_bag_forward_only)
+
+
+def weighted_rows(table, indices, *_, out_shape=None, **options):
+    return 2 * indices[0] * table[1]
+
+
+def pairs_of_sites(x, weight, table, inverse, out_val=None):
+    return 2 * int((table >= 0).sum()) * weight[0].numel()
+
+
+def synapses_reached(current, spikes, weight, synapse, at, out_shape=None):
+    return 2 * at[0] * at[1]
+
+
+pairs_of_sites._get_raw = True  # tensors, not their shapes
+KNOWN = {
+    **dict.fromkeys(GATHERED, weighted_rows),
+    torch.ops.neuromix.sparse_conv: pairs_of_sites,
+    torch.ops.neuromix.spread_spikes: synapses_reached,
+}
+
 
 def their_flops(run):
     """FLOPs of a run, and of each op in it."""
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping=KNOWN)
     with torch.no_grad(), counter:
         run()
     return counter.get_total_flops()

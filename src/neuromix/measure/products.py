@@ -188,6 +188,46 @@ class Convolution(Product):
         return [_taps_read(side, k, s, p, d, out) for (side, k, s, p, d, _), out in axes]
 
 
+@dataclass(frozen=True)
+class GatheredSum(Product):
+    """y[o] = sum over m of weight[o, m] * table[rows[o, m]]: O*M*X multiply-adds."""
+
+    rows_OM: Tensor
+    table_RX: Tensor
+    weight_OM: Tensor
+
+    @property
+    def macs(self) -> int:  # type: ignore[override]
+        return self.rows_OM.numel() * self.table_RX.shape[1]
+
+    @property
+    def dense(self) -> int:  # type: ignore[override]
+        return self.macs
+
+    @property
+    def outputs(self) -> int:  # type: ignore[override]
+        return len(self.rows_OM) * self.table_RX.shape[1]
+
+    @property
+    def factors(self) -> tuple[Tensor, Tensor]:
+        return (self.table_RX, self.weight_OM)
+
+    @property
+    def operands(self) -> tuple[Tensor, ...]:
+        return (self.table_RX,)
+
+    def additions(self, sender: int, by_value: bool, pairs: bool) -> int:
+        """Sum over the rows that are read of the spikes in them."""
+        sent_R = sent(self.table_RX, (-1,), by_value)
+        return self.macs if sent_R.is_meta or self.rows_OM.is_meta else int(sent_R[self.rows_OM].sum())
+
+    def effective(self) -> int:
+        """Sum over the rows that are read with a weight of the entries in them that are not zero."""
+        if self.rows_OM.is_meta:
+            return self.macs
+        return int((_nonzero(self.table_RX, 1)[self.rows_OM] * (self.weight_OM != 0)).sum())
+
+
 def _nonzero(x: Tensor, axis: int) -> Tensor:
     """Numbers along an axis that are not zero; of a tensor without values, all of them."""
     if x.is_meta:
@@ -270,6 +310,16 @@ def _outer_product(_bias: Tensor, a: Tensor, b: Tensor, *_: Any) -> list[Product
 @counts(aten.convolution, aten._convolution, aten.convolution_overrideable)
 def _convolution(x: Tensor, weight: Tensor, _bias: Tensor | None, *geometry: Any) -> list[Product]:
     return [Convolution(x, weight, *geometry[:6])]
+
+
+@counts(aten._embedding_bag, aten._embedding_bag_forward_only)
+def _gathered_sum(table: Tensor, indices: Tensor, offsets: Tensor, *options: Any) -> list[Product]:
+    """Rows that are added up with weights, as `layers.delay` does; without weights nothing is multiplied."""
+    weight = options[3]
+    if weight is None:
+        return []
+    shape = (offsets.numel(), -1)
+    return [GatheredSum(indices.reshape(shape), table, weight.reshape(shape))]
 
 
 @counts(

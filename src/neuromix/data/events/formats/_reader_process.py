@@ -39,7 +39,12 @@ def read_h5py(path: str, record: int | None) -> dict[str, Any]:
             )
         if record is None:
             names = file["extra/keys"][:] if "extra/keys" in file else []
-            return {"labels": labels[:], "names": np.array([_text(name) for name in names], dtype=str)}
+            speakers = file["extra/speaker"][:] if "extra/speaker" in file else np.zeros(0, np.int64)
+            return {
+                "labels": labels[:],
+                "names": np.array([_text(name) for name in names], dtype=str),
+                "speakers": np.asarray(speakers),
+            }
         if not 0 <= record < len(labels):
             raise Refused(f"has {len(labels)} recordings; there is no number {record}")
         return {"times": np.asarray(times[record]), "units": np.asarray(units[record])}

@@ -22,10 +22,14 @@ CHANNELS = 700  # of the artificial ear that both sets are made with
 
 
 class Contents(NamedTuple):
-    """What a file holds: the class of each recording, [N], and the names of the classes, () if it has none."""
+    """What a file holds: class and speaker of each recording, [N], and the names of the classes.
+
+    There are no speakers, [0], or names, (), where the file does not tell them.
+    """
 
     labels: Rows
     names: tuple[str, ...]
+    speakers: Rows
 
 
 def contents(path: Path) -> Contents:
@@ -36,7 +40,12 @@ def contents(path: Path) -> Contents:
         MissingExtraError: h5py is not installed.
     """
     found = ask("h5py", path)
-    return Contents(found["labels"].astype(np.int64), tuple(str(name) for name in found["names"]))
+    speakers = found["speakers"] if found["speakers"].dtype.kind in "iu" else found["speakers"][:0]
+    return Contents(
+        found["labels"].astype(np.int64),
+        tuple(str(name) for name in found["names"]),
+        speakers.astype(np.int64),
+    )
 
 
 def read(path: Path, part: Part) -> Raw:
