@@ -1,0 +1,1 @@
+"""Attacks on trained classifiers: how little of an input has to change before the answer does."""
