@@ -1,0 +1,1 @@
+"""Chips: what a network costs on one, and what one does to its weights."""
