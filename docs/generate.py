@@ -33,6 +33,10 @@ PUBLISHED = {
     "gmacs": "{} G multiply-adds",
     "gmacs_without_norms": "{} G of them without norms (counted on the authors' code)",
     "frozen_parameters": "{:,} frozen parameters",
+    "parameters_in_training": "{:,} parameters in training",
+    "miou": "mIoU {} %",
+    "seen": "{} % on classes of the training",
+    "unseen": "{} % on unseen classes",
     "top1": "top-1 {} %",
     "top1_t1": "top-1 {} % at T = 1",
     "top1_t4": "top-1 {} % at T = 4",
@@ -100,7 +104,7 @@ def variants() -> str:
 
 def parts() -> str:
     """What else is registered: a row a kind."""
-    kinds = ("task", "method", "mixer", "neuron", "surrogate", "edit", "representation")
+    kinds = [kind for kind in registry.ROOMS if kind != "model"]
     rows = [(kind, ", ".join(f"`{name}`" for name in registry.names(kind))) for kind in kinds]
     return table(("Kind", "Names"), [row for row in rows if row[1]])
 
