@@ -665,6 +665,10 @@ def with_edges(*edges: tuple[str, str]) -> Callable[[Any], None]:
     return lambda graph: graph.edges.extend(edges)
 
 
+class Resonator:
+    """A node that NIR does not have, and a later one may."""
+
+
 def in_place_of(name: str, node: Any) -> Callable[[Any], None]:
     return lambda graph: graph.nodes.update({name: node})
 
@@ -691,10 +695,10 @@ DAMAGED: list[tuple[str, Callable[[Any], Any], type[NeuromixError], str]] = [
         r"unlike shapes: '4.flatten' \[36\], 'input'",
     ),
     (
-        "delay",
-        in_place_of("5", nir.Delay(np.ones(5))),
+        "unknown node",
+        in_place_of("5", Resonator()),
         UnsupportedError,
-        "'5' is a Delay.* known: Affine, Linear",
+        "'5' is a Resonator.* known: Affine, Linear",
     ),
     ("nothing", in_place_of("5", None), UnsupportedError, "'5' is a NoneType, which has no form"),
     ("NaN", with_node("1", tau=NAN), CheckpointError, r"'1' \(LIF\): tau holds NaN"),

@@ -86,11 +86,14 @@ def _to_nir(request: Request) -> dict[str, Any]:
     import torch
 
     from neuromix.exchange.nir import write_nir
+    from neuromix.exchange.nir_export import reads_images
     from neuromix.runtime.export import image_shape
 
     if request.weights != "float32":
         raise ConfigError("a nir file keeps its weights in float32; --quantize is for nmx")
-    shape = request.input_shape or (None if request.task is None else image_shape(request.task))
+    shape = request.input_shape
+    if shape is None and request.task is not None and reads_images(request.model):
+        shape = image_shape(request.task)
     request.progress("writing and checking", 0, 1)
     made = write_nir(request.model, request.path, None if shape is None else torch.empty(1, *shape))
     assert made.comparison is not None

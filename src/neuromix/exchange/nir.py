@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from neuromix.core.errors import RunError
 from neuromix.core.files import replacing
-from neuromix.core.model import Model
-from neuromix.exchange.nir_export import Written, to_nir, written
+from neuromix.exchange.nir_export import Written, reads_features, reads_images, to_nir, written
 from neuromix.exchange.nir_import import from_nir
 from neuromix.exchange.nir_network import NIRNetwork
 from neuromix.exchange.nir_neurons import DT
@@ -113,15 +112,14 @@ def _compare(model: nn.Module, made: Written, file: Path, path: str) -> NIRCompa
     Raises:
         RunError: the file does not do what the model does.
     """
-    is_own = isinstance(model, Model) and not isinstance(model, NIRNetwork)
+    is_own = reads_images(model)
     net = from_nir(file, readout=made.program.readout if is_own else getattr(model, "reading", None))
     net = net.double().eval()
     model = copy.deepcopy(model).cpu().double().eval()
     shape = (SAMPLES, *net.input_shape) if is_own else (STEPS, SAMPLES, *net.input_shape)
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    expected, sent = _watched(
-        model, {p or "net": m for p, m in model.named_modules() if isinstance(m, Neuron)}, x
-    )
+    neurons = {p or "net": m for p, m in model.named_modules() if isinstance(m, Neuron)}
+    expected, sent = _watched(model.forward_steps if reads_features(model) else model, neurons, x)
     actual, parts = _watched(net, {name: net.nodes[key] for name, key in net.keys.items()}, x)
     spikes = [
         (one, torch.stack([parts[name][0] for name in names]).sum(0).reshape(one.shape))
@@ -145,7 +143,7 @@ def _compare(model: nn.Module, made: Written, file: Path, path: str) -> NIRCompa
 
 
 def _watched(
-    net: nn.Module, modules: Mapping[str, nn.Module], x: Tensor
+    net: Callable[[Tensor], Tensor], modules: Mapping[str, nn.Module], x: Tensor
 ) -> tuple[Tensor, Mapping[str, Sequence[Tensor]]]:
     """The output of a network, and what each of these modules sends at each call: numbers of spikes."""
     seen: dict[str, list[Tensor]] = defaultdict(list)

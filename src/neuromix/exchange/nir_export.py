@@ -2,8 +2,9 @@
 
 NIR has no batch-norm, no soft reset, no product of two values, no maximum and no sum over time. Batch-norms are
 folded into convolutions, maxima of spikes are said as sums over a threshold, a sum is several edges to one node;
-what then remains is refused. One step of the network is written; how often an input is shown, and how the outputs
-are read over time, is noted in the metadata.
+what then remains is refused. A program has no delays: they are taken out before and put in after it (`nir_delays`).
+One step of the network is written; how often an input is shown, and how the outputs are read over time, is noted in
+the metadata.
 
 Shapes: T spike time, B batch, C channels, H W feature map, O outputs, I inputs, F features; a value of a program is
 [C, H, W], one of the graph [C, H, W] or [F].
@@ -15,14 +16,15 @@ import copy
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from neuromix.core.edits import replace_modules
 from neuromix.core.errors import ConfigError, UnsupportedError
-from neuromix.core.model import Model
+from neuromix.core.model import Model, arguments
+from neuromix.exchange.nir_delays import Tap, with_delays, without_delays
 from neuromix.exchange.nir_file import require_nir
 from neuromix.exchange.nir_network import NIRNetwork, made_plain
 from neuromix.exchange.nir_neurons import DT
@@ -60,7 +62,8 @@ def to_nir(model: nn.Module, example: Tensor | None = None, *, dt: float = DT) -
 
     Args:
         model: a Model, or any module of x_T [T, B, ...], such as an nn.Sequential of neurons and layers.
-        example: an input, of which only the shape counts; a Model has one of its own.
+        example: an input, of which only the shape counts; a Model has one of its own. One that takes features a step,
+            as of audio, is written from its steps on, without what it reads out of them.
         dt: the time step in seconds: a decay of 1 - 1/tau is written as the time constant tau*dt.
 
     Raises:
@@ -80,22 +83,56 @@ def written(model: nn.Module, example: Tensor | None = None, *, dt: float = DT) 
     if not 0 < dt < math.inf:
         raise ConfigError(f"dt must be a positive number of seconds, got {dt}")
     net: Model
-    if isinstance(model, Model) and not isinstance(model, NIRNetwork):
+    if reads_images(model):
         net, shape = model, None if example is None else tuple(example.shape[-3:])
     else:
-        net = Steps(model, example)
+        net = Steps(model, _own_example(model) if example is None else example)
         shape = net.step_shape
+    plain, taps = without_delays(_with_open_synapses(net))
     try:
-        program = lower(_with_open_synapses(net), input_shape=shape, factored=False)
+        program = lower(plain, input_shape=shape, factored=False)
     except UnsupportedError as error:
         text = str(error).replace(f"{net.name}.net.", f"{net.name}.") if isinstance(net, Steps) else error
         raise UnsupportedError(
             f"no form in NIR, which is written from an .nmx program: {text}; what can be written: {WRITTEN}"
         ) from error
     program = simplified(_with_plain_neurons(program))
-    readout = getattr(model, "reading", None) if isinstance(net, Steps) else program.readout
     writer = Writer(program, dt, net)
-    return Written(writer.graph(readout), program, writer.spikes)
+    graph = writer.graph(_readout(model) if isinstance(net, Steps) else program.readout)
+    return Written(_delayed(graph, writer, taps), program, writer.spikes)
+
+
+def reads_images(model: nn.Module) -> TypeGuard[Model]:
+    """Whether a module is a Model that is written with its readout; others are, as modules of x_T, step by step."""
+    return isinstance(model, Model) and not isinstance(model, NIRNetwork) and not reads_features(model)
+
+
+def reads_features(model: nn.Module) -> TypeGuard[Model]:
+    """Whether a module is a Model of features a step, as of audio."""
+    return isinstance(model, Model) and model.stream_axis == 0 and [f.axes for f in model.inputs] == ["BN"]
+
+
+def _own_example(model: nn.Module) -> Tensor | None:
+    return model.encode(*arguments(model, model.example(1))) if reads_features(model) else None
+
+
+def _readout(model: nn.Module) -> str | None:
+    """How the steps of a module of x_T are read, as far as it says so."""
+    own = getattr(model.config, "readout", None) if reads_features(model) else None
+    return getattr(model, "reading", None) if own is None else str(own)
+
+
+def _delayed(graph: NIRGraph, writer: Writer, taps: Mapping[str, Tap]) -> NIRGraph:
+    found = [
+        (index, node)
+        for index, node in enumerate(writer.program_nodes)
+        if node.op == "conv" and node.name in taps
+    ]
+    if lost := taps.keys() - {node.name for _, node in found}:
+        raise UnsupportedError(
+            f"{writer.program.name}.{min(lost).removeprefix('net.')}: a delay that does not reach the output"
+        )
+    return with_delays(graph, {writer.values[index][0]: taps[node.name] for index, node in found}, writer.dt)
 
 
 def _with_open_synapses(model: Model) -> Model:

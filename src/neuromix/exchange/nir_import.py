@@ -18,9 +18,11 @@ from torch import Tensor, nn
 
 from neuromix.core.config import Spec
 from neuromix.core.errors import CheckpointError, ConfigError, UnsupportedError
+from neuromix.exchange.nir_delays import read_delay, read_tails
 from neuromix.exchange.nir_file import read_graph, require_nir
 from neuromix.exchange.nir_network import NIRNetwork, OneByOne, Part, Scale, SumPool2d, made_plain
 from neuromix.exchange.nir_neurons import DT, NEURONS, Coefficients, from_parameters
+from neuromix.exchange.nir_node import GraphNode, Reading, Shape
 from neuromix.models.vision.cnn import Folded
 from neuromix.ops.lif import LIFParameters
 from neuromix.runtime.node import MAX_ELEMENTS, MAX_NODES, MAX_SIDE, MAX_STEPS, Readout
@@ -28,9 +30,7 @@ from neuromix.runtime.node import MAX_ELEMENTS, MAX_NODES, MAX_SIDE, MAX_STEPS, 
 if TYPE_CHECKING:
     from nir import NIRGraph
 
-Shape: TypeAlias = tuple[int, ...]
 Compare: TypeAlias = Literal[">", ">="]
-Values: TypeAlias = NDArray[Any]
 
 
 def from_nir(
@@ -72,7 +72,8 @@ def from_nir(
     metadata = graph.metadata if isinstance(graph.metadata, Mapping) else {}
     dt = _positive("dt", metadata.get("dt", DT) if dt is None else dt)
     time_steps = int(_positive("time_steps", metadata.get("time_steps", 1), MAX_STEPS))
-    return _Reader(graph, dt, compare == ">", surrogate).network(name, time_steps, readout)
+    reading = Reading(dt, compare == ">", surrogate, read_tails(metadata))
+    return _Reader(graph, reading).network(name, time_steps, readout)
 
 
 def _positive(name: str, value: Any, most: float = math.inf) -> float:
@@ -93,17 +94,22 @@ class _Reader:
 
     Attributes:
         shapes: of the values of the nodes so far.
+        late: how many steps these go on for after the end of the input.
     """
 
-    def __init__(self, graph: NIRGraph, dt: float, strict: bool, surrogate: Spec | str) -> None:
-        self.dt, self.strict, self.surrogate = dt, strict, surrogate
+    def __init__(self, graph: NIRGraph, reading: Reading) -> None:
+        self.reading = reading
         self.nodes, self.edges = _inlined(graph)
+        for name in reading.tails:
+            if type(self.nodes.get(name)).__name__ != "Delay":
+                raise CheckpointError(f"the metadata's tails name {name!r}, which is no node Delay")
         self.shapes: dict[str, Shape] = {}
+        self.late: dict[str, int] = {}
 
     def network(self, name: str, time_steps: int, reading: Readout | None) -> NIRNetwork:
         source, target = self._only("Input"), self._only("Output")
         sources = self._sources(source)
-        self.shapes[source] = _declared(self.nodes[source], source, "input")
+        self.shapes[source], self.late[source] = _declared(self.nodes[source], source, "input"), 0
         parts = [
             Part(node, tuple(sources[node]), self._module(node, sources[node]))
             for node in self._order(sources, target)
@@ -153,7 +159,7 @@ class _Reader:
         if len(shapes) > 1:
             listed = ", ".join(f"{source!r} {list(self.shapes[source])}" for source in sources)
             raise CheckpointError(f"node {name!r} adds values of unlike shapes: {listed}")
-        node = _Node(name, self.nodes[name], shapes.pop(), self)
+        node = GraphNode(name, self.nodes[name], shapes.pop(), self.reading)
         rule = RULES.get(node.kind)
         if rule is None:
             known = ", ".join(kind for kind in RULES if kind != "_Passage")
@@ -164,8 +170,21 @@ class _Reader:
                 f"its value would be {list(shape)}; a side is 1 to {MAX_SIDE}, a value has at most {MAX_ELEMENTS} "
                 "elements"
             )
-        self.shapes[name] = shape
+        self.shapes[name], self.late[name] = shape, self._late(name, sources)
         return module
+
+    def _late(self, name: str, sources: list[str]) -> int:
+        late = {self.late[source] for source in sources}
+        if len(late) > 1:
+            raise CheckpointError(
+                f"node {name!r} adds values that go on for unlike numbers of steps after the input: {sorted(late)}"
+            )
+        steps = late.pop() + self.reading.tails.get(name, 0)
+        if steps > MAX_STEPS:
+            raise CheckpointError(
+                f"node {name!r} goes on for {steps} steps after the input, at most {MAX_STEPS}"
+            )
+        return steps
 
 
 def _inlined(graph: NIRGraph) -> tuple[dict[str, Any], list[tuple[str, str]]]:
@@ -210,75 +229,10 @@ def _declared(node: Any, name: str, key: str) -> Shape:
     return shape
 
 
-class _Node:
-    """A node with the shape of what it reads, and checked access to its fields."""
-
-    def __init__(self, name: str, node: Any, shape: Shape, reader: _Reader) -> None:
-        self.name, self.node, self.shape, self.reader = name, node, shape, reader
-        self.kind = type(node).__name__
-
-    def damaged(self, problem: str) -> CheckpointError:
-        return CheckpointError(f"node {self.name!r} ({self.kind}): {problem}")
-
-    def values(self, field: str) -> Values:
-        """An array of finite numbers."""
-        value = getattr(self.node, field)
-        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-        if array.dtype.kind not in "biuf":
-            raise self.damaged(f"{field} must hold real numbers, got {array.dtype}")
-        if not np.isfinite(array).all():
-            raise self.damaged(f"{field} holds NaN or infinity")
-        return array
-
-    def weight(self, field: str, axes: int) -> Tensor:
-        array = self.values(field)
-        if array.ndim != axes or not array.size:
-            raise self.damaged(f"{field} must have {axes} axes, got {list(array.shape)}")
-        return torch.tensor(array, dtype=torch.float32)
-
-    def bias(self, outputs: int) -> Tensor | None:
-        """None where it is zero, so that a layer without one comes back as one."""
-        bias = self.weight("bias", 1)
-        if len(bias) != outputs:
-            raise self.damaged(f"bias must be [{outputs}], got {list(bias.shape)}")
-        return bias if bias.any() else None
-
-    def sides(self, field: str, count: int, least: int) -> tuple[int, ...]:
-        """One number for all sides, or one each."""
-        array = self.values(field).reshape(-1)
-        array = np.repeat(array, count) if array.size == 1 else array
-        if array.size != count or (array != array.astype(np.int64)).any() or (array < least).any():
-            raise self.damaged(f"{field} must be {count} whole numbers from {least} on, got {array.tolist()}")
-        if (array > MAX_SIDE).any():
-            raise self.damaged(f"{field} is at most {MAX_SIDE}, got {array.tolist()}")
-        return tuple(int(side) for side in array)
-
-    def require_axes(self, axes: int) -> None:
-        if len(self.shape) != axes:
-            expected = {1: "features [F]", 2: "[C, L]", 3: "a map [C, H, W]"}[axes]
-            raise self.damaged(f"reads {expected}, got {list(self.shape)}")
-
-    def windows(
-        self,
-        kernel: tuple[int, ...],
-        stride: tuple[int, ...],
-        padding: tuple[int, ...],
-        dilation: tuple[int, ...],
-    ) -> Shape:
-        """Sides of what windows give that slide over the input."""
-        reach = [step * (length - 1) + 1 for step, length in zip(dilation, kernel, strict=True)]
-        padded = [side + 2 * pad for side, pad in zip(self.shape[1:], padding, strict=True)]
-        if any(length > side for length, side in zip(reach, padded, strict=True)):
-            raise self.damaged(f"its window {list(kernel)} is larger than the padded input {padded}")
-        return tuple(
-            (side - length) // step + 1 for side, length, step in zip(padded, reach, stride, strict=True)
-        )
+Rule: TypeAlias = Callable[[GraphNode], tuple[nn.Module, Shape]]
 
 
-Rule: TypeAlias = Callable[[_Node], tuple[nn.Module, Shape]]
-
-
-def _affine(node: _Node) -> tuple[nn.Module, Shape]:
+def _affine(node: GraphNode) -> tuple[nn.Module, Shape]:
     weight_OF = node.weight("weight", 2)
     outputs, features = weight_OF.shape
     if node.shape != (features,):
@@ -288,7 +242,7 @@ def _affine(node: _Node) -> tuple[nn.Module, Shape]:
     return _filled(layer, weight_OF, bias_O), (outputs,)
 
 
-def _conv(node: _Node) -> tuple[nn.Module, Shape]:
+def _conv(node: GraphNode) -> tuple[nn.Module, Shape]:
     count = 1 if node.kind == "Conv1d" else 2
     node.require_axes(count + 1)
     weight = node.weight("weight", count + 2)
@@ -308,7 +262,7 @@ def _conv(node: _Node) -> tuple[nn.Module, Shape]:
 
 
 def _padding(
-    node: _Node, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
+    node: GraphNode, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
 ) -> tuple[int, ...]:
     padding = node.node.padding
     if not isinstance(padding, str):
@@ -329,7 +283,7 @@ def _filled(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
     return layer
 
 
-def _pool(node: _Node) -> tuple[nn.Module, Shape]:
+def _pool(node: GraphNode) -> tuple[nn.Module, Shape]:
     node.require_axes(3)
     kernel, stride = node.sides("kernel_size", 2, 1), node.sides("stride", 2, 1)
     padding = node.sides("padding", 2, 0)
@@ -340,7 +294,7 @@ def _pool(node: _Node) -> tuple[nn.Module, Shape]:
     return Folded(make(kernel, stride, padding)), shape
 
 
-def _flatten(node: _Node) -> tuple[nn.Module, Shape]:
+def _flatten(node: GraphNode) -> tuple[nn.Module, Shape]:
     axes = len(node.shape)
     start, end = (int(node.values(field)) for field in ("start_dim", "end_dim"))
     if not (-axes <= start < axes and -axes <= end < axes and start % axes <= end % axes):
@@ -350,8 +304,8 @@ def _flatten(node: _Node) -> tuple[nn.Module, Shape]:
     return nn.Flatten(start + 2, end + 2), shape
 
 
-def _scale(node: _Node) -> tuple[nn.Module, Shape]:
-    scale = _over(node, "scale")
+def _scale(node: GraphNode) -> tuple[nn.Module, Shape]:
+    scale = node.over("scale")
     if (scale == 1).all():
         return nn.Identity(), node.shape
     rows, axes = scale.reshape(node.shape[0], -1), len(node.shape)
@@ -360,36 +314,32 @@ def _scale(node: _Node) -> tuple[nn.Module, Shape]:
     return Scale(torch.tensor(scale, dtype=torch.float32)), node.shape
 
 
-def _over(node: _Node, field: str) -> NDArray[np.float64]:
-    """A number for each place of the value; one for all is spread out."""
-    array = node.values(field).astype(np.float64)
-    if array.shape not in ((), (1,), node.shape):
-        raise node.damaged(f"{field} must be {list(node.shape)}, as its input, got {list(array.shape)}")
-    return np.broadcast_to(array, node.shape)
+def _delay(node: GraphNode) -> tuple[nn.Module, Shape]:
+    return read_delay(node), node.shape
 
 
-def _pass_on(node: _Node) -> tuple[nn.Module, Shape]:
+def _pass_on(node: GraphNode) -> tuple[nn.Module, Shape]:
     return nn.Identity(), node.shape
 
 
-def _output(node: _Node) -> tuple[nn.Module, Shape]:
+def _output(node: GraphNode) -> tuple[nn.Module, Shape]:
     declared = _declared(node.node, node.name, "output")
     if declared != node.shape:
         raise node.damaged(f"it declares {list(declared)}, and reads {list(node.shape)}")
     return nn.Identity(), node.shape
 
 
-def _neuron(node: _Node) -> tuple[nn.Module, Shape]:
-    reader = node.reader
-    c = from_parameters({field: _over(node, field) for field in NEURONS[node.kind]}, reader.dt)
+def _neuron(node: GraphNode) -> tuple[nn.Module, Shape]:
+    reading = node.reading
+    c = from_parameters({field: node.over(field) for field in NEURONS[node.kind]}, reading.dt)
     for name, decay in (("time constant", c.decay), ("synaptic time constant", c.synapse)):
         if decay is not None and not ((decay >= 0) & (decay <= 1)).all():
-            raise node.damaged(f"a {name} is shorter than the time step dt={reader.dt:g}, or not positive")
+            raise node.damaged(f"a {name} is shorter than the time step dt={reading.dt:g}, or not positive")
     if c.v_reset is not None and (c.v_reset != c.v_reset.flat[0]).any():
         raise UnsupportedError(
             f"node {node.name!r} ({node.kind}): v_reset must be one number for all neurons"
         )
-    return _leaf(c, node.shape, reader.strict, reader.surrogate), node.shape
+    return _leaf(c, node.shape, reading.strict, reading.surrogate), node.shape
 
 
 def _leaf(c: Coefficients, shape: Shape, strict: bool, surrogate: Spec | str) -> nn.Module:
@@ -437,6 +387,7 @@ RULES: Mapping[str, Rule] = {
     "SumPool2d": _pool,
     "Flatten": _flatten,
     "Scale": _scale,
+    "Delay": _delay,
     **dict.fromkeys(NEURONS, _neuron),
     "Output": _output,
     "_Passage": _pass_on,

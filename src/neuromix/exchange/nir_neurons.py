@@ -87,3 +87,19 @@ def from_parameters(p: Mapping[str, Array], dt: float) -> Coefficients:
             current = dt / p["tau_syn"]
             gain, synapse = gain * (current * p["w_in"]), 1 - current
         return Coefficients(1 - leak, gain, leak * p["v_leak"], synapse=synapse, **firing)
+
+
+def below_level(level: int, gain: float, levels: int) -> float:
+    """The largest float32 x for which floor(clamp(gain x, 0, levels) + 1/2) is less than `level`, in float32."""
+    down, up = np.float32(-np.inf), np.float32(np.inf)
+
+    def is_below(x: np.float32) -> bool:
+        z = np.clip(x * np.float32(gain), np.float32(0), np.float32(levels))
+        return bool(np.floor(z + np.float32(0.5)) < level)
+
+    x = np.float32((level - 0.5) / gain)
+    while is_below(x):
+        x = np.nextafter(x, up)
+    while not is_below(x):
+        x = np.nextafter(x, down)
+    return float(x)

@@ -20,7 +20,7 @@ from torch import Tensor
 import neuromix
 from neuromix.core.errors import UnsupportedError
 from neuromix.core.model import Model
-from neuromix.exchange.nir_neurons import Array, Coefficients, to_node
+from neuromix.exchange.nir_neurons import Array, Coefficients, below_level, to_node
 from neuromix.exchange.nir_steps import Steps
 from neuromix.runtime.node import BINARY, Node
 from neuromix.runtime.program import Program
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from nir import NIRGraph
 
 WRITTEN = (
-    "convolutions, linear layers, batch-norms, average pooling, max pooling of spikes, sums, integer neurons, and IF, "
-    "LIF, CubaLIF and LeakyIntegrator with a hard reset"
+    "convolutions, linear layers, delays of whole steps, batch-norms, average pooling, max pooling of spikes, sums, "
+    "integer neurons, and IF, LIF, CubaLIF and LeakyIntegrator with a hard reset"
 )
 Shape: TypeAlias = tuple[int, ...]
 Sources: TypeAlias = tuple[str, ...]  # the nodes of a graph whose values add up to one of the program
@@ -337,25 +337,9 @@ def _levels(writer: Writer, index: int, node: Node) -> Sources:
     read = writer.read(index, node.inputs[0])
     sources: Sources = ()
     for level in range(1, levels + 1):
-        threshold = writer.over(index, np.array([_below_level(level, gain, levels)], np.float64))
+        threshold = writer.over(index, np.array([below_level(level, gain, levels)], np.float64))
         sources += writer.add(f"{writer.path(node)}.{level}", nir.Threshold(threshold), read)
     return sources
-
-
-def _below_level(level: int, gain: float, levels: int) -> float:
-    """The largest float32 x for which floor(clamp(gain x, 0, levels) + 1/2) is less than `level`, in float32."""
-    down, up = np.float32(-np.inf), np.float32(np.inf)
-
-    def is_below(x: np.float32) -> bool:
-        z = np.clip(x * np.float32(gain), np.float32(0), np.float32(levels))
-        return bool(np.floor(z + np.float32(0.5)) < level)
-
-    x = np.float32((level - 0.5) / gain)
-    while is_below(x):
-        x = np.nextafter(x, up)
-    while not is_below(x):
-        x = np.nextafter(x, down)
-    return float(x)
 
 
 def _max_pool(writer: Writer, index: int, node: Node) -> Sources:
