@@ -54,8 +54,8 @@ class Spec(NamedTuple):
 class Config:
     """Base of all configs: construction checks types and calls `validate`, so a Config that exists is valid.
 
-    `RELEASED` holds, as values of ordinary fields, what the authors' released code does where the sheet
-    recommends something else for new training; `released()` fills them in.
+    `RELEASED` holds, as values of ordinary fields, what the authors' released code does where another
+    value suits new training better; `released()` fills them in.
     """
 
     RELEASED: ClassVar[Mapping[str, Any]] = {}
