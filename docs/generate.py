@@ -59,8 +59,10 @@ def _table(name: str) -> str:
 
 def system_figures(name: str) -> str:
     """What a benchmark of one system found: the table of results/NAME.json, and the command that made it."""
+    if not (RESULTS / f"{name}.json").is_file():
+        return f"There is no record yet; `python benchmarks/{name}.py --json results/{name}.json` makes one."
     found = _result(name)
-    about = f"Made by `{found['command']}` with {found['machine']['threads']} threads."
+    about = f"Made by `{found['command']}`; threads: {found['machine']['threads']}."
     return f"{table(found['table']['columns'], found['table']['rows'])}\n\n{about}"
 
 
