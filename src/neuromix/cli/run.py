@@ -87,11 +87,13 @@ def command(
 def _read(path: Path) -> NDArray[np.float32]:
     import numpy as np
 
+    from neuromix.core.arrays import DamagedArrayError, load_arrays
+
     if not path.is_file():
         raise DataError(f"no input file at {path}")
     try:
-        x = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        x = load_arrays(path)
+    except DamagedArrayError as error:
         raise DataError(f"{path} is damaged or not a .npy file of numbers: {error}") from error
     if not isinstance(x, np.ndarray) or x.dtype.kind not in "fiub":
         raise DataError(f"{path} must hold one array of real numbers")

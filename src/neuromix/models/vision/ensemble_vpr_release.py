@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from neuromix.core.arrays import DamagedArrayError, load_arrays
 from neuromix.core.checkpoint import build_model
 from neuromix.core.errors import CheckpointError, ConfigError, ShapeError
 from neuromix.core.reference import reference
@@ -106,13 +107,11 @@ def _read_module(folder: Path) -> tuple[Tensor, Tensor]:
 
 def _read(path: Path) -> npt.NDArray[np.float64]:
     try:
-        array = np.load(path, allow_pickle=False)
+        array = load_arrays(path)
     except FileNotFoundError:
         raise CheckpointError(f"no file {path}") from None
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise CheckpointError(
-            f"{path} is damaged, or not a plain NumPy array: {str(error).splitlines()[0]}"
-        ) from error
+    except DamagedArrayError as error:
+        raise CheckpointError(f"{path} is damaged, or not a plain NumPy array: {error}") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise CheckpointError(f"{path} is not an array of numbers")
     if not np.isfinite(array).all():

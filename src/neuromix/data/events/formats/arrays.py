@@ -8,29 +8,18 @@ are in microseconds.
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from neuromix.core.arrays import DamagedArrayError, load_arrays
 from neuromix.core.errors import DataError
 from neuromix.core.files import replacing
 from neuromix.data.events.formats.raw import Part, Raw, Sensor, bytes_of
 from neuromix.data.events.value import Events
 
 _NAMES = ("t", "x", "y", "p")
-_DAMAGED = (
-    OSError,
-    ValueError,
-    EOFError,
-    KeyError,
-    SyntaxError,
-    NotImplementedError,
-    MemoryError,
-    OverflowError,
-)
 
 
 def read(path: Path, part: Part) -> Raw:
@@ -38,9 +27,8 @@ def read(path: Path, part: Part) -> Raw:
     data = bytes_of(path)
     try:
         found = _load(data.tobytes())
-    except (*_DAMAGED, RuntimeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        told = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} is damaged or no NumPy file of numbers ({told})") from error
+    except DamagedArrayError as error:
+        raise DataError(f"{path} is damaged or no NumPy file of numbers ({error})") from error
     if isinstance(found, dict):
         missing = [name for name in _NAMES if name not in found]
         if missing:
@@ -77,12 +65,11 @@ def write(path: Path, events: Events) -> None:
 
 def _load(data: bytes) -> Any:
     """The array of a file, or its arrays by name; one that is alone and has no name of ours counts as an array."""
-    found = np.load(io.BytesIO(data), allow_pickle=False)
+    found = load_arrays(io.BytesIO(data))
     if isinstance(found, np.ndarray):
         return found
-    arrays = {name: found[name] for name in found.files}
-    alone = len(arrays) == 1 and arrays.keys().isdisjoint(_NAMES)
-    return next(iter(arrays.values())) if alone else arrays
+    alone = len(found) == 1 and found.keys().isdisjoint(_NAMES)
+    return next(iter(found.values())) if alone else found
 
 
 def _sensor(found: dict[str, Any], path: Path) -> Sensor | None:

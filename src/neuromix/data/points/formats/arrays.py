@@ -7,42 +7,24 @@ of columns: x y z; x y z strength; x y z and a normal; or x y z, a normal and a 
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from neuromix.core.arrays import DamagedArrayError, load_arrays
 from neuromix.core.errors import DataError
 from neuromix.data.points.formats.bytes import bytes_of
 from neuromix.data.points.value import PointCloud
 
 _NAMES = ("normal", "strength", "label", "faces")
-_DAMAGED = (
-    OSError,
-    ValueError,
-    EOFError,
-    KeyError,
-    SyntaxError,
-    TypeError,
-    MemoryError,
-    OverflowError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 def read(path: Path) -> PointCloud:
     """Reads a file."""
     data = bytes_of(path)
     try:
-        found = np.load(io.BytesIO(data), allow_pickle=False)
-        arrays = found if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
-    except _DAMAGED as error:
-        told = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} is damaged or no NumPy file of numbers ({told})") from error
+        arrays = load_arrays(io.BytesIO(data))
+    except DamagedArrayError as error:
+        raise DataError(f"{path} is damaged or no NumPy file of numbers ({error})") from error
     if isinstance(arrays, dict) and "xyz" in arrays:
         known = {name: arrays[name] for name in _NAMES if name in arrays}
         return PointCloud(arrays["xyz"], **known, where=str(path))
