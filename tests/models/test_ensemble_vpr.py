@@ -230,3 +230,10 @@ def test_bad_released_files_are_one_clear_line(tmp_path):
     (own / "theta_A.npy").unlink()
     with pytest.raises(CheckpointError, match="no file"):
         read_release([own])
+
+
+def test_the_profile_misses_nothing():
+    net = neuromix.create_model("ensemble_vpr_nano").eval()
+    seen = neuromix.profile(net, net.example(1, torch.Generator().manual_seed(0)))
+    assert seen.operations.keys() == {"ac32"}
+    assert not seen.not_counted

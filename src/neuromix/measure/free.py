@@ -51,7 +51,7 @@ _NORM = """
 """
 _ELEMENTWISE = """
     _softmax _log_softmax _safe_softmax glu _prelu_kernel hardswish hardswish_ log_sigmoid_forward rrelu
-    rrelu_with_noise celu selu mish clamp_ clip softshrink hardshrink
+    rrelu_with_noise celu selu mish clamp_ clip softshrink hardshrink floor_divide
 """
 
 # Ops of this library: neurons, which may also run without reaching the dispatcher.
