@@ -217,19 +217,13 @@ class HLOPCNN(_RateReadout, VGG):
     @classmethod
     def layouts(cls, config: HLOPCNNConfig) -> Mapping[str, Layout]:
         rules: list[Rule] = []
-        stage, unit, number = 0, 0, 0
-        for layer in config.layers:
-            if isinstance(layer, str):
-                stage, unit, number = stage + 1, 0, number + 1
-                continue
-            ours = f"stages.{stage}.{unit}"
-            conv = f"{ours}.conv.stem" if number == 0 else f"{ours}.conv"
+        for place in config.places:
+            number = 3 * place.number + place.stage  # convolution, norm, neuron, and poolings between them
             rules += [
-                rename(f"features.{number}.*", f"{conv}.conv.*"),
-                rename(f"features.{number + 1}.*", f"{conv}.bn.*"),
-                rename(f"features.{number + 2}.Vth", f"{ours}.activate.activation.v_threshold"),
+                rename(f"features.{number}.*", f"{place.conv}.conv.*"),
+                rename(f"features.{number + 1}.*", f"{place.conv}.bn.*"),
+                rename(f"features.{number + 2}.Vth", f"{place.path}.activate.activation.v_threshold"),
             ]
-            unit, number = unit + 1, number + 3
         return {"authors": Layout(*rules, rename("classifiers.0.*", "head.classify.*"))}
 
 

@@ -154,19 +154,13 @@ class IIRVGG(_SumOfSteps, VGG):
     @classmethod
     def layouts(cls, config: IIRVGGConfig) -> Mapping[str, Layout]:
         rules: list[Rule] = []
-        stage, unit, number = 0, 0, 0
-        for layer in config.layers:
-            if isinstance(layer, str):
-                stage, unit = stage + 1, 0
-                continue
-            ours = f"stages.{stage}.{unit}"
-            conv = f"{ours}.conv.stem" if number == 0 else f"{ours}.conv"
-            # The authors count convolution, neuron, and dropout or pooling.
-            rules += _layer_rules(f"features.{3 * number}", 3 * number, conv, f"{ours}.activate")
-            unit, number = unit + 1, number + 1
-        for place in range(len(config.hidden)):
-            ours = f"head.hidden.{place}"
-            rules += _layer_rules(f"classifier.{3 * place}", 3 * (number + place), f"{ours}.0", f"{ours}.1")
+        for place in config.places:
+            number = 3 * place.number  # convolution, neuron, and dropout or pooling
+            rules += _layer_rules(f"features.{number}", number, place.conv, f"{place.path}.activate")
+        convs = len(config.places)
+        for i in range(len(config.hidden)):
+            ours = f"head.hidden.{i}"
+            rules += _layer_rules(f"classifier.{3 * i}", 3 * (convs + i), f"{ours}.0", f"{ours}.1")
         rules.append(rename(f"classifier.{3 * len(config.hidden)}.*", "head.classify.*"))
         return _with_prefix(rules)
 

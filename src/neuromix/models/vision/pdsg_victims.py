@@ -130,15 +130,11 @@ class PDSGVGG(VGG):
 
     @classmethod
     def layouts(cls, config: PDSGVGGConfig) -> Mapping[str, Layout]:
+        # The authors count convolution, norm, neuron, and poolings between them.
         rules: list[Rule] = []
-        stage, unit, theirs = 0, 0, 0
-        for layer in config.layers:
-            if isinstance(layer, str):
-                stage, unit, theirs = stage + 1, 0, theirs + 1
-                continue
-            conv = f"stages.{stage}.{unit}.conv"
-            rules += _unit_rules("net", theirs, conv if rules else f"{conv}.stem")
-            unit, theirs = unit + 1, theirs + 3  # convolution, norm, neuron
+        for place in config.places:
+            rules += _unit_rules("net", 3 * place.number + place.stage, place.conv)
+        theirs = len(config.layers) + 2 * len(config.places)
         theirs += (
             1 if config.map_side is not None else 2
         )  # flattening, after pooling where the map is averaged

@@ -169,18 +169,13 @@ class SpikingVGG(VGG):
     @classmethod
     def layouts(cls, config: SpikingVGGConfig) -> Mapping[str, Layout]:
         # The authors count the layers of a unit one by one: convolution, norm, neuron, dropout.
-        rules, stage, unit, sees_image = [rename("classifier.1.*", "head.classify.*")], 0, 0, True
-        for layer in config.layers:
-            if isinstance(layer, str):
-                stage, unit = stage + 1, 0
-                continue
-            theirs = f"layer{stage + 1}"
-            ours = f"stages.{stage}.{unit}.conv" + (".stem" if sees_image else "")
+        rules = [rename("classifier.1.*", "head.classify.*")]
+        for place in config.places:
+            theirs = f"layer{place.stage + 1}"
             rules += [
-                rename(f"{theirs}.{4 * unit}.*", f"{ours}.conv.*"),
-                rename(f"{theirs}.{4 * unit + 1}.*", f"{ours}.bn.*"),
+                rename(f"{theirs}.{4 * place.unit}.*", f"{place.conv}.conv.*"),
+                rename(f"{theirs}.{4 * place.unit + 1}.*", f"{place.conv}.bn.*"),
             ]
-            unit, sees_image = unit + 1, False
         return {"authors": Layout(*rules)}
 
 

@@ -109,14 +109,10 @@ class TransferVGG(VGG):
     @classmethod
     def layouts(cls, config: TransferVGGConfig) -> Mapping[str, Layout]:
         # The authors count units and poolings in one row.
-        rules, stage, unit = [drop("feature.{i}.node.*")], 0, 0
-        for number, layer in enumerate(config.layers):
-            if isinstance(layer, str):
-                stage, unit = stage + 1, 0
-                continue
-            ours = f"stages.{stage}.{unit}.conv" + (".stem" if number == 0 else "")
-            rules += [rename(f"feature.{number}.{part}.*", f"{ours}.{part}.*") for part in ("conv", "bn")]
-            unit += 1
+        rules = [drop("feature.{i}.node.*")]
+        for place in config.places:
+            theirs = f"feature.{place.layer}"
+            rules += [rename(f"{theirs}.{part}.*", f"{place.conv}.{part}.*") for part in ("conv", "bn")]
         return _layouts(rules, ".1")
 
 

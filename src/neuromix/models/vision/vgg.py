@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 from torch import nn
 
@@ -28,6 +28,32 @@ from neuromix.models.vision.cnn import (
 )
 
 Layer: TypeAlias = int | Literal["A", "M"]
+
+
+class Place(NamedTuple):
+    """Where a convolution of the list stands: what readers of other people's names count by.
+
+    Attributes:
+        stage, unit: of our names; `stage` is also the number of poolings before it.
+        layer: its number in the list, in which poolings count.
+        number: its number among the convolutions.
+    """
+
+    stage: int
+    unit: int
+    layer: int
+    number: int
+
+    @property
+    def path(self) -> str:
+        """Of the unit in the model."""
+        return f"stages.{self.stage}.{self.unit}"
+
+    @property
+    def conv(self) -> str:
+        """Of its convolution and norm; the first one sees the image, before there is time."""
+        return f"{self.path}.conv.stem" if self.number == 0 else f"{self.path}.conv"
+
 
 VGG11: tuple[Layer, ...] = (64, "A", 128, "A", 256, 256, "A", 512, 512, "A", 512, 512, "A")
 
@@ -52,6 +78,19 @@ class VGGConfig(CNNConfig):
         self.require(
             self.map_side is None or self.map_side > 0, f"map_side must be positive, got {self.map_side}"
         )
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The convolutions, in order."""
+        places: list[Place] = []
+        stage, unit = 0, 0
+        for layer, width in enumerate(self.layers):
+            if isinstance(width, str):
+                stage, unit = stage + 1, 0
+            else:
+                places.append(Place(stage, unit, layer, len(places)))
+                unit += 1
+        return tuple(places)
 
     @property
     def widths(self) -> tuple[int, ...]:
