@@ -12,7 +12,7 @@ from neuromix.core.edits import apply_edit
 from neuromix.mixers.sdsa import SpikeAttention
 from neuromix.models.vision.meta_spikeformer import Distilled, MetaSpikeFormer
 from neuromix.neurons import Neuron
-from tests.golden.compare import assert_close, assert_equal
+from tests.golden.compare import assert_close, assert_equal, check_step_form
 from tests.golden.fixtures import Fixture
 
 # Where the authors' blocks end in our net.
@@ -32,7 +32,7 @@ def check_model(fixture: Fixture) -> None:
     if "n_params" in fixture.config:
         assert model.num_parameters() == fixture.config["n_params"]
     _check_eval(model, fixture)
-    _check_step_form(model, fixture)
+    check_step_form(model, fixture)
     _check_fused(model, fixture)
     if "train_loss" in fixture.outputs:
         _check_training(model, fixture)
@@ -57,15 +57,6 @@ def _check_eval(model: MetaSpikeFormer, fixture: Fixture) -> None:
     assert seen.keys() == expected.keys()
     for name, value in expected.items():
         assert_close(seen[name], value, name=name)
-
-
-def _check_step_form(model: MetaSpikeFormer, fixture: Fixture) -> None:
-    net, state, outputs = neuromix.stream(model), None, []
-    with torch.no_grad():
-        for _ in range(model.config.time_steps):
-            output, state = net.step(fixture.inputs["x"], state)
-            outputs.append(output)
-    assert_close(torch.stack(outputs).mean(0), fixture.outputs["logits"], name="logits, step by step")
 
 
 def _check_fused(model: MetaSpikeFormer, fixture: Fixture) -> None:

@@ -12,7 +12,7 @@ from neuromix.layers.visible import hidden_error, patch_targets
 from neuromix.models.vision.spikformer import Spikformer
 from neuromix.models.vision.spikformer_v2 import MaskedSpikformer
 from neuromix.neurons import Neuron
-from tests.golden.compare import assert_close, assert_equal
+from tests.golden.compare import assert_close, assert_equal, check_step_form
 from tests.golden.fixtures import Fixture
 
 
@@ -22,7 +22,7 @@ def check_model(fixture: Fixture) -> None:
     if "n_params" in fixture.config:
         assert model.num_parameters(trainable_only=False) == fixture.config["n_params"]
     _check_eval(model, fixture)
-    _check_step_form(model, fixture)
+    check_step_form(model, fixture)
     fused = apply_edit(model, "fuse")
     assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
     with torch.no_grad():
@@ -46,15 +46,6 @@ def _check_eval(model: Spikformer, fixture: Fixture) -> None:
     assert "logits" in expected
     for name, value in expected.items():
         assert_close(seen[name], value, name=name)
-
-
-def _check_step_form(model: Spikformer, fixture: Fixture) -> None:
-    net, state, outputs = neuromix.stream(model), None, []
-    with torch.no_grad():
-        for _ in range(model.config.time_steps):
-            output, state = net.step(fixture.inputs["x"], state)
-            outputs.append(output)
-    assert_close(torch.stack(outputs).mean(0), fixture.outputs["logits"], name="logits, step by step")
 
 
 def _check_training(model: Spikformer, fixture: Fixture) -> None:
