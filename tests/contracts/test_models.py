@@ -139,7 +139,7 @@ def test_steps_equal_the_whole(model):
         pytest.skip("cannot be stepped")
     model = model.double().eval()
     batch = example(model)
-    inputs = [batch[field.name].double() for field in model.inputs if field.name in batch]
+    inputs = [in_double(batch[field.name]) for field in model.inputs if field.name in batch]
     steps = getattr(model.config, "time_steps", 1) if model.stream_axis == 0 else None
     net = neuromix.stream(model)
     with torch.no_grad():

@@ -25,7 +25,9 @@ Provenance = Literal["authors' code", "reconstructed", "own design"]
 ROOMS: Mapping[str, str] = {
     "model": "neuromix.models",
     "mixer": "neuromix.mixers",
+    "sequence-mixer": "neuromix.mixers",
     "channel mixer": "neuromix.layers",
+    "ffn": "neuromix.layers",
     "norm": "neuromix.layers",
     "activation": "neuromix.layers",
     "neuron": "neuromix.neurons",
@@ -37,6 +39,7 @@ ROOMS: Mapping[str, str] = {
     "representation": "neuromix.data.events",
     "device": "neuromix.hardware",
     "audio-representation": "neuromix.data.audio",
+    "tokeniser": "neuromix.data.text",
 }
 
 

@@ -48,12 +48,18 @@ class Stream:
         y, state = self.prefill(x.unsqueeze(self.axis), state)
         return states.map_state(lambda y_T: y_T.squeeze(self.axis), y), state
 
-    def prefill(self, x: Tensor, state: ModelState | None = None) -> tuple[Tensor, ModelState]:
-        """Several steps at once, from `state`. Returns (outputs of these steps, state)."""
+    def prefill(
+        self, x: Tensor, state: ModelState | None = None, **others: Tensor
+    ) -> tuple[Tensor, ModelState]:
+        """Several steps at once, from `state`. Returns (outputs of these steps, state).
+
+        Args:
+            others: what else `forward_steps` of the model takes, such as the mask of a padded batch.
+        """
         if x.shape[self.axis] == 0:
             raise ShapeError("a segment needs at least one step, got a time axis of length 0")
         with self._threading(state or {}):
-            y = self.model.forward_steps(x)
+            y = self.model.forward_steps(x, **others)
             return y, self._after
 
     def drain(self, like: Tensor, state: ModelState | None = None) -> Any:

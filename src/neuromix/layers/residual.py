@@ -57,8 +57,8 @@ class Residual(nn.Module):
         self.skip = skip if skip is not None else nn.Identity()
         self.drop_path = DropPath(drop_path, batch_axis)
 
-    def forward(self, x: Tensor, *geometry: Any) -> Tensor:
-        y: Tensor = self.branch(self.norm(x) if self.where == "pre" else x, *geometry)
+    def forward(self, x: Tensor, *geometry: Any, **options: Any) -> Tensor:
+        y: Tensor = self.branch(self.norm(x) if self.where == "pre" else x, *geometry, **options)
         if self.where == "spike":
             y = self.norm(y)
         y = self.skip(x) + self.drop_path(self.scale(y))

@@ -1,0 +1,1 @@
+"""Language models: token ids in, logits of the next token out."""
