@@ -149,6 +149,7 @@ def arguments(model: Model, batch: Batch) -> tuple[Any, ...]:
 
     A batch has its samples on the first axis, a spiking model its time steps. So where a model that steps along
     spike time names a field [B, ...], and the batch has one frame a step, [B, T, ...], it is given [T, B, ...].
+    None stands for an optional field that the batch lacks before one that it has.
 
     Raises:
         ShapeError: the batch lacks an input.
@@ -158,7 +159,11 @@ def arguments(model: Model, batch: Batch) -> tuple[Any, ...]:
         raise ShapeError(
             f"{type(model).__name__} needs {', '.join(missing)}; the batch has {', '.join(batch)}"
         )
-    return tuple(_time_first(batch[f.name], f, model.stream_axis) for f in model.inputs if f.name in batch)
+    last = max((i for i, f in enumerate(model.inputs) if f.name in batch), default=-1)
+    return tuple(
+        _time_first(batch[f.name], f, model.stream_axis) if f.name in batch else None
+        for f in model.inputs[: last + 1]
+    )
 
 
 def _time_first(field: Tensor | Ragged, named: Field, stream_axis: int | None) -> Tensor | Ragged:

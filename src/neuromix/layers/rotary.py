@@ -23,5 +23,5 @@ def rotary(x_BLHK: Tensor, positions_L: Tensor, dims: int, *, base: float = 1000
     inverse_R = base ** (-torch.arange(half, device=x_BLHK.device, dtype=torch.float64) / half)
     angles = positions_L[..., None].to(torch.float64) * inverse_R
     cos, sin = (f(angles)[..., None, :].to(x_BLHK.dtype) for f in (torch.cos, torch.sin))
-    first, second, rest = x_BLHK.split([half, half, x_BLHK.shape[-1] - dims], -1)
+    first, second, rest = x_BLHK[..., :half], x_BLHK[..., half:dims], x_BLHK[..., dims:]
     return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], -1)

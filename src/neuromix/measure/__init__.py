@@ -9,11 +9,13 @@ from neuromix.measure.energy import (
     register_energy_model,
 )
 from neuromix.measure.figures import ActivationProfile, EnergyReport, LayerProfile, NeuronProfile, Profile
+from neuromix.measure.fourier_products import FourierTransform
 from neuromix.measure.memory import forward_memory, peak_memory, training_memory
 from neuromix.measure.parameters import count_parameters, parameters_by_module
 from neuromix.measure.products import counts
 from neuromix.measure.profile import profile
 from neuromix.measure.rules import CountingRule, counting_rule
+from neuromix.measure.scan_products import Scan
 from neuromix.measure.sparse_products import SparseConvolution
 from neuromix.measure.spread_products import SpreadSpikes
 from neuromix.measure.timing import Latency, latency, measure_latency, throughput
@@ -43,4 +45,6 @@ __all__ = [
     "forward_memory",
     "training_memory",
     "dense_macs",
+    "FourierTransform",
+    "Scan",
 ]

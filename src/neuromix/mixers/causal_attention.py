@@ -96,11 +96,16 @@ class CausalAttention(SequenceMixer):
     ) -> Any:
         self.require_width(x_BLD)
         tokens = require_tokens(tokens, x_BLD)
-        state = state or self.initial_state(x_BLD[:, 0] if x_BLD.shape[1] else x_BLD.sum(1))
-        q_BLHK, k_BSGK, v_BSGK = self._project(x_BLD, past=state.mask_BS.shape[1])
+        state = state or self.initial_state(x_BLD.sum(1))
+        y_BLD, after = self.attend(self.qkv(x_BLD), state, tokens)
+        return (y_BLD, after) if return_state else y_BLD
+
+    def attend(self, qkv_BLE: Tensor, state: AttentionState, tokens: Tokens) -> tuple[Tensor, AttentionState]:
+        """y [B, L, D] and the state after the last token, from the rows q | k | v of the tokens."""
+        q_BLHK, k_BSGK, v_BSGK = self._split(qkv_BLE, past=state.mask_BS.shape[1])
         real_BL = tokens.mask_BL
         if real_BL is None:
-            real_BL = torch.ones(x_BLD.shape[:2], dtype=torch.bool, device=x_BLD.device)
+            real_BL = torch.ones(qkv_BLE.shape[:2], dtype=torch.bool, device=qkv_BLE.device)
         after = AttentionState(
             torch.cat([state.k_BSGK, k_BSGK], 1),
             torch.cat([state.v_BSGK, v_BSGK], 1),
@@ -109,20 +114,18 @@ class CausalAttention(SequenceMixer):
         ids_BS = with_past(tokens.segments_BL, state.mask_BS.shape[1])
         visible_B1LS = None
         if tokens != NO_TOKENS or state.mask_BS.shape[1] or self.config.window is not None:
-            visible_B1LS = self._visible(x_BLD.shape[1], after.mask_BS, ids_BS)
+            visible_B1LS = self._visible(qkv_BLE.shape[1], after.mask_BS, ids_BS)
         y_BLD: Tensor = self.out(self._attend(q_BLHK, after, visible_B1LS))
-        if not return_state:
-            return y_BLD
-        return y_BLD, after if ids_BS is None else after._replace(
-            mask_BS=of_last_segment(ids_BS, after.mask_BS)
-        )
+        if ids_BS is not None:
+            after = after._replace(mask_BS=of_last_segment(ids_BS, after.mask_BS))
+        return y_BLD, after
 
-    def _project(self, x_BLD: Tensor, past: int) -> tuple[Tensor, Tensor, Tensor]:
-        qkv_BLHK = self.qkv(x_BLD).unflatten(-1, (-1, self.head_dim))
-        q_BLHK, k_BLGK, v_BLGK = qkv_BLHK.split([self.heads, self.kv_heads, self.kv_heads], 2)
+    def _split(self, qkv_BLE: Tensor, past: int) -> tuple[Tensor, Tensor, Tensor]:
+        qkv_BLHK = torch.unflatten(qkv_BLE, -1, (-1, self.head_dim))
+        q_BLHK, k_BLGK, v_BLGK = torch.split(qkv_BLHK, [self.heads, self.kv_heads, self.kv_heads], 2)
         if self.config.rotary:
             # Padding counts as well: only differences of positions matter.
-            positions_L = torch.arange(past, past + x_BLD.shape[1], device=x_BLD.device)
+            positions_L = torch.arange(past, past + qkv_BLE.shape[1], device=qkv_BLE.device)
             q_BLHK, k_BLGK = (
                 rotary(x, positions_L, self.config.rotary, base=self.config.rotary_base)
                 for x in (q_BLHK, k_BLGK)

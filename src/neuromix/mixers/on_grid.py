@@ -52,13 +52,14 @@ class Order:
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """The map as a sequence x_BLC."""
+        height, width = x_BCHW.shape[-2:]
         x_BCL = x_BCHW.flatten(2)
-        return x_BCL[:, :, self.places(*x_BCHW.shape[-2:], device=x_BCHW.device)].mT
+        return x_BCL[:, :, self.places(height, width, x_BCHW.device)].mT
 
     def inverse(self, x_BLC: Tensor, height: int, width: int) -> Tensor:
         """The sequence as a map again, x_BCHW."""
         back_L = self.places(height, width, x_BLC.device).argsort()
-        return x_BLC[:, back_L].mT.unflatten(2, (height, width))
+        return x_BLC[:, back_L].mT.reshape(len(x_BLC), x_BLC.shape[2], height, width)
 
 
 ORDERS = {

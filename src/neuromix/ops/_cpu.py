@@ -100,3 +100,44 @@ def neighbour_table(sorted_N: Tensor, order_N: Tensor, shifts: list[int], table_
     shift_K = torch.tensor(shifts, dtype=torch.int64)
     arrays = map(_address, (sorted_N, order_N, shift_K, table_KN))
     native.neighbour_table(*table_KN.shape, *arrays, torch.get_num_threads())
+
+
+def selective_scan(
+    inputs: list[Tensor], reset_BL: Tensor | None, state_BDN: Tensor, outputs: tuple[Tensor, ...]
+) -> None:
+    """Fills in y, the last state and, where there is memory for them, the states before chunks; all is contiguous.
+
+    Args:
+        inputs: x, delta, A, B, C.
+    """
+    assert native is not None
+    y_BLD, last_BDN, kept_BTDN = outputs
+    kept = _address(kept_BTDN) if kept_BTDN.numel() else 0
+    native.selective_scan(
+        *_scan_arguments(inputs, reset_BL),
+        *map(_address, (state_BDN, y_BLD, last_BDN)),
+        kept,
+        torch.get_num_threads(),
+    )
+
+
+def selective_scan_backward(
+    inputs: list[Tensor], reset_BL: Tensor | None, given: tuple[Tensor, ...], gradients: list[Tensor]
+) -> None:
+    """Fills in the gradients of x, delta, A, B, C and the first state; all is contiguous.
+
+    Args:
+        inputs: x, delta, A, B, C.
+        given: the states before chunks, and the gradients of y and of the last state.
+    """
+    assert native is not None
+    into = list(map(_address, gradients))
+    native.selective_scan_backward(
+        *_scan_arguments(inputs, reset_BL), *map(_address, given), into, torch.get_num_threads()
+    )
+
+
+def _scan_arguments(inputs: list[Tensor], reset_BL: Tensor | None) -> tuple[Any, ...]:
+    x_BLD, _, A_DN, B_BLGN, _ = inputs
+    sizes = (*x_BLD.shape, A_DN.shape[1], B_BLGN.shape[2])
+    return _number(x_BLD), sizes, [*map(_address, inputs), _address(reset_BL)]

@@ -100,7 +100,7 @@ class Decoder(Model):
             self.head.weight = self.embedding.weight
         nn.init.normal_(self.embedding.weight, std=0.02)
 
-    def forward(
+    def forward(  # type: ignore[override]
         self, ids_BL: Tensor, mask_BL: Tensor | None = None, segments_BL: Tensor | None = None
     ) -> Tensor:
         """Logits [B, L, V].

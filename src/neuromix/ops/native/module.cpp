@@ -9,6 +9,7 @@
 #include "arrays.h"
 #include "levels.h"
 #include "lif.h"
+#include "selective_scan.h"
 #include "sparse_conv.h"
 
 namespace neuromix {
@@ -150,12 +151,12 @@ void bind_levels(nb::module_& module) {
       "Runs LevelsJob (levels.h) on memory given by address: backward where there is a gradient.");
 }
 
-// Calls function(Real{}) for the dtypes that sparse convolutions know.
+// Calls function(Real{}) for float and double.
 template <typename Function>
 void with_whole_type(int dtype, const Function& function) {
   with_stored_type(dtype, [&](auto zero) {
     if constexpr (std::is_same_v<decltype(zero), bfloat16>)
-      throw nb::value_error("a sparse convolution takes float32 or float64");
+      throw nb::value_error("this kernel takes float32 or float64");
     else
       function(zero);
   });
@@ -202,6 +203,67 @@ void bind_sparse_conv(nb::module_& module) {
             threads);
       },
       "Runs NeighbourTable (sparse_conv.h) on memory given by address.");
+}
+
+// batch, length, channels, states, groups
+using ScanSizes = std::array<std::size_t, 5>;
+
+// x, delta, A, B, C, reset
+using ScanInputs = std::array<Address, 6>;
+
+template <typename Real, typename Job>
+void give_inputs(const ScanSizes& sizes, const ScanInputs& inputs, Job& job) {
+  static_cast<ScanShape&>(job) = {sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]};
+  job.x_BLD = as<const Real>(inputs[0]);
+  job.delta_BLD = as<const Real>(inputs[1]);
+  job.A_DN = as<const Real>(inputs[2]);
+  job.B_BLGN = as<const Real>(inputs[3]);
+  job.C_BLGN = as<const Real>(inputs[4]);
+  job.reset_BL = as<const std::uint8_t>(inputs[5]);
+}
+
+void bind_selective_scan(nb::module_& module) {
+  module.def(
+      "selective_scan",
+      [](int dtype, const ScanSizes& sizes, const ScanInputs& inputs, Address state, Address y, Address last,
+         Address kept, std::size_t threads) {
+        nb::gil_scoped_release release;
+        with_whole_type(dtype, [&](auto zero) {
+          using Real = decltype(zero);
+          SelectiveScan<Real> job{};
+          give_inputs<Real>(sizes, inputs, job);
+          job.state_BDN = as<const Real>(state);
+          job.y_BLD = as<Real>(y);
+          job.last_BDN = as<Real>(last);
+          job.kept_BTDN = as<Real>(kept);
+          run(job, threads);
+        });
+      },
+      "Runs SelectiveScan (selective_scan.h) on memory given by address.");
+  module.def(
+      "selective_scan_backward",
+      [](int dtype, const ScanSizes& sizes, const ScanInputs& inputs, Address kept, Address grad_y,
+         Address grad_last, const ScanInputs& gradients, std::size_t threads) {
+        nb::gil_scoped_release release;
+        with_whole_type(dtype, [&](auto zero) {
+          using Real = decltype(zero);
+          SelectiveScanBack<Real> job{};
+          give_inputs<Real>(sizes, inputs, job);
+          job.kept_BTDN = as<const Real>(kept);
+          job.grad_y_BLD = as<const Real>(grad_y);
+          job.grad_last_BDN = as<const Real>(grad_last);
+          job.grad_x_BLD = as<Real>(gradients[0]);
+          job.grad_delta_BLD = as<Real>(gradients[1]);
+          job.grad_A_BDN = as<Real>(gradients[2]);
+          job.grad_B_SBLGN = as<Real>(gradients[3]);
+          job.grad_C_SBLGN = as<Real>(gradients[4]);
+          job.grad_state_BDN = as<Real>(gradients[5]);
+          run(job, threads);
+        });
+      },
+      "Runs SelectiveScanBack (selective_scan.h) on memory given by address.");
+  module.attr("SCAN_STEPS") = kScanSteps;
+  module.attr("SCAN_SLICE") = kScanSlice;
 }
 
 // The plainest neuron on arrays of any library.
@@ -275,5 +337,6 @@ NB_MODULE(_native, module) {
   neuromix::bind_lif_forward(module);
   neuromix::bind_lif(module);
   neuromix::bind_levels(module);
+  neuromix::bind_selective_scan(module);
   neuromix::bind_sparse_conv(module);
 }
