@@ -3,10 +3,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := vision,events,report,export,sweep,tensorboard,docs,test,dev
+EXTRAS := vision,events,series,text,report,export,sweep,tensorboard,docs,test,dev
 INSTALLED := $(VENV)/.installed
 # What the benchmarks compare with, and what these import: nothing that would pull in another torch.
-PEERS := spikingjelly loguru snntorch norse nir nirtorch h5py neurobench tqdm
+PEERS := spikingjelly loguru snntorch norse nir nirtorch h5py neurobench tqdm transformers regex
 
 # One thread for each of pytest's two workers: more would fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2

@@ -37,6 +37,7 @@ _ROOMS = (
     "models",
     "measure",
     "data",
+    "sampling",
     "training",
     "methods",
     "tasks",

@@ -155,7 +155,9 @@ def test_steps_equal_the_whole(model):
             y, state = net.prefill(piece, state)
             segments.append(y)
         session = net.session()
-        stepped = torch.stack([session.step(x_t) for x_t in x.unbind(model.stream_axis)], model.stream_axis)
+        answers = [session.step(x_t) for x_t in x.unbind(model.stream_axis)]
+        # A model that looks ahead has none at first.
+        stepped = torch.stack([y for y in answers if y is not None], model.stream_axis)
         late = session.drain()
         if late is not None:
             segments.append(net.drain(x.select(model.stream_axis, 0), state))

@@ -175,7 +175,7 @@ def test_the_state_stays_as_large_as_it_is(mixer):
 
 
 @pytest.mark.parametrize("batch", [0, 1])
-@pytest.mark.parametrize("length", [1, 2])
+@pytest.mark.parametrize("length", [0, 1, 2])
 def test_short_and_empty(mixer, batch, length):
     assert mixer(sequence(length, batch)).shape == (batch, length, DIM)
 

@@ -54,3 +54,12 @@ def test_transfer_is_strict():
         fresh=("b*",),
     )
     assert linear.weight[0, 0] == 7 and torch.equal(linear.bias, bias)
+
+
+def test_of_tied_tensors_one_name_is_enough():
+    net = nn.ModuleDict({"embedding": nn.Embedding(3, 2), "head": nn.Linear(2, 3, bias=False)})
+    net["head"].weight = net["embedding"].weight
+    transfer(net, {"embedding.weight": torch.ones(3, 2)})
+    assert net["head"].weight is net["embedding"].weight and net["head"].weight.eq(1).all()
+    with pytest.raises(CheckpointError, match=r"missing embedding\.weight"):
+        transfer(net, {})

@@ -109,7 +109,6 @@ def by_address(x):
     [
         (lambda x: folded(x, torch.ones(4, 2)), {"neuromix_test.folded"}),
         (fill, {"neuromix_test.filled"}),
-        (lambda x: torch.fft.irfft(torch.fft.rfft(x)), {"aten._fft_r2c", "aten._fft_c2r"}),
         (lambda x: F.bilinear(x, x, torch.ones(2, 4, 4)), {"aten._trilinear"}),
         (lambda x: torch.sparse.mm(torch.eye(3).to_sparse(), x), {"aten._to_sparse", "aten._sparse_addmm"}),
         (lambda x: torch.cond(x.sum() > 0, lambda a: a @ a.mT, lambda a: a, (x,)), {"higher_order.cond"}),
@@ -123,7 +122,6 @@ def by_address(x):
     ids=[
         "op",
         "mutating",
-        "fft",
         "bilinear",
         "sparse",
         "cond",

@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from neuromix.core import registry
 from neuromix.core.model import call
-from neuromix.measure import profile
+from neuromix.measure import FourierTransform, Scan, profile
+from neuromix.measure.lineage import Lineage
 from tests.catalogue import own_entries
 
 # It knows of no rows that are gathered with weights, and of no sparse convolution.
@@ -187,7 +188,11 @@ def test_a_net_of_all_kinds():
 
 
 @pytest.mark.parametrize("name", sorted(own_entries("model")))
-def test_every_registered_model(name):
+def test_every_registered_model(name, monkeypatch):
+    # Theirs knows no Fourier transforms and no fused scans, and counts what is made of weights alone.
+    monkeypatch.setattr(FourierTransform, "macs", 0)
+    monkeypatch.setattr(Scan, "macs", 0)
+    monkeypatch.setattr(Lineage, "of_weights_alone", lambda *_: False)
     entry = registry.entries("model")[name]
     torch.manual_seed(0)
     net = entry.build(entry.config.from_dict(entry.tiny)).eval()

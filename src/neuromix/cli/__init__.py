@@ -21,7 +21,7 @@ from neuromix.core.allocator import may_tune_allocator, tune_allocator
 from neuromix.core.errors import NeuromixError
 
 # What `neuromix --help` lists first, in this order; any other command follows.
-_FIRST = ("list", "info", "train", "eval", "profile", "compare", "export", "run", "bench", "demo")
+_FIRST = ("list", "info", "train", "eval", "generate", "profile", "compare", "export", "run", "bench", "demo")
 # The base of typer's own complaints about usage, which it keeps in another place from version to version.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 

@@ -15,6 +15,8 @@ BENCHES = {
     "lif": "neuromix.bench.lif",
     "train-step": "neuromix.bench.train_step",
     "runtime": "neuromix.bench.runtime",
+    "scan": "neuromix.bench.scan",
+    "generate": "neuromix.bench.generate",
 }
 
 
@@ -24,6 +26,9 @@ def command(
     threads: Annotated[int, typer.Option(help="Threads of each contestant.")] = 2,
     neurons: Annotated[
         list[int] | None, typer.Option(help="lif: width of the linear set-up; give it again for more.")
+    ] = None,
+    length: Annotated[
+        list[int] | None, typer.Option(help="scan, generate: tokens; give it again for more.")
     ] = None,
     set_up: Annotated[list[str] | None, typer.Option(help="lif: vision or linear; both by default.")] = None,
     as_json: Annotated[
@@ -42,12 +47,15 @@ def command(
     """
     if name not in BENCHES:
         raise UnknownNameError("benchmark", name, BENCHES)
-    options: dict[str, Any] = {"rounds": rounds, "neurons": neurons, "set_ups": set_up}
+    options: dict[str, Any] = {"rounds": rounds, "neurons": neurons, "set_ups": set_up, "lengths": length}
     options = {key: value for key, value in options.items() if value is not None}
-    if threads < 1 or (rounds is not None and rounds < 1) or any(width < 1 for width in neurons or ()):
-        raise ConfigError("rounds, threads and neurons must be at least 1")
+    sizes = [threads, *(neurons or ()), *(length or ()), *(() if rounds is None else (rounds,))]
+    if min(sizes) < 1:
+        raise ConfigError("rounds, threads, neurons and length must be at least 1")
     if name != "lif" and (neurons or set_up):
         raise ConfigError(f"--neurons and --set-up are for lif, not for {name}")
+    if name not in ("scan", "generate") and length:
+        raise ConfigError(f"--length is for scan and generate, not for {name}")
     unknown = set(set_up or ()) - {"vision", "linear"}
     if unknown:
         raise UnknownNameError("set-up", min(unknown), ("vision", "linear"))

@@ -94,6 +94,8 @@ def load_layout(model: nn.Module, layouts: Mapping[str, Layout], state: Tensors)
 def transfer(model: nn.Module, state: Tensors, fresh: tuple[str, ...] = ()) -> None:
     """Loads `state` strictly: every tensor of the model, of its shape, and nothing else.
 
+    Of tensors that are one in the model, such as a head tied to its embedding, one name is enough.
+
     Args:
         fresh: globs over tensors that stay as the model has them, whatever `state` says.
 
@@ -105,7 +107,9 @@ def transfer(model: nn.Module, state: Tensors, fresh: tuple[str, ...] = ()) -> N
         return [name for name in names if not any(fnmatchcase(name, glob) for glob in fresh)]
 
     own = model.state_dict()
-    expected, given = strict(own), strict(state)
+    given = strict(state)
+    told = {own[name].data_ptr() for name in given if name in own and own[name].numel()}
+    expected = [name for name in strict(own) if name in state or own[name].data_ptr() not in told]
     missing = [name for name in expected if name not in state]
     unknown = [name for name in given if name not in own]
     misshapen = [

@@ -21,8 +21,8 @@ from neuromix.core.errors import ConfigError, UnknownNameError
 T = TypeVar("T")
 Provenance = Literal["authors' code", "reconstructed", "own design"]
 
-# Which room is imported to find what is registered of a kind.
-ROOMS: Mapping[str, str] = {
+# Which rooms are imported to find what is registered of a kind.
+ROOMS: Mapping[str, str | tuple[str, ...]] = {
     "model": "neuromix.models",
     "mixer": "neuromix.mixers",
     "sequence-mixer": "neuromix.mixers",
@@ -32,7 +32,7 @@ ROOMS: Mapping[str, str] = {
     "activation": "neuromix.layers",
     "neuron": "neuromix.neurons",
     "surrogate": "neuromix.neurons",
-    "edit": "neuromix.layers",
+    "edit": ("neuromix.layers", "neuromix.mixers"),
     "method": "neuromix.methods",
     "attack": "neuromix.methods",
     "task": "neuromix.tasks",
@@ -162,8 +162,8 @@ def _origin(built: Any) -> str:
 
 @functools.cache
 def _import_room(kind: str) -> None:
-    room = ROOMS.get(kind)
-    if room is not None:
+    rooms = ROOMS.get(kind, ())
+    for room in (rooms,) if isinstance(rooms, str) else rooms:
         _import_all(room)
     for plugin in importlib.metadata.entry_points(group="neuromix.plugins"):
         plugin.load()

@@ -53,7 +53,7 @@ class Stateful(nn.Module):
         return y.squeeze(self.time_axis), state
 
 
-def map_state(function: Callable[[Tensor], Tensor], state: Any) -> Any:
+def map_state(function: Callable[[Tensor], Any], state: Any) -> Any:
     """`function` applied to every tensor of any state: of one leaf, or of a whole streamed model."""
     return pytree.tree_map_only(Tensor, function, state)
 

@@ -44,9 +44,13 @@ class Stream:
         weakref.finalize(self, lambda: [handle.remove() for handle in handles])
 
     def step(self, x: Tensor, state: ModelState | None = None) -> tuple[Tensor, ModelState]:
-        """One step; `state` None starts afresh. Returns (output of this step, state)."""
+        """One step; `state` None starts afresh.
+
+        Returns:
+            (output of this step, state); the output is None while a model that looks ahead has none yet.
+        """
         y, state = self.prefill(x.unsqueeze(self.axis), state)
-        return states.map_state(lambda y_T: y_T.squeeze(self.axis), y), state
+        return states.map_state(self._only_step, y), state
 
     def prefill(
         self, x: Tensor, state: ModelState | None = None, **others: Tensor
@@ -80,6 +84,9 @@ class Stream:
     def session(self) -> Session:
         """State in an object that the caller owns."""
         return Session(self)
+
+    def _only_step(self, y_T: Tensor) -> Tensor | None:
+        return y_T.squeeze(self.axis) if y_T.shape[self.axis] else None
 
     @contextmanager
     def _threading(self, state: ModelState, ends: bool = False) -> Iterator[None]:

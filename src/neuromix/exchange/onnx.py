@@ -1,7 +1,8 @@
 """Classifiers as ONNX files, spiking ones with their neurons written out in plain operators.
 
 A whole graph maps an image to logits, with every time step unrolled. A step graph maps one step and the states of
-the neurons to the logits of that step and the next states. The batch axis is free in both.
+the neurons to the logits of that step and the next states; it may be one of any net with one input, such as a sample of
+a sensor. The batch axis is free in both.
 
 Shapes: T spike time, B batch, C channels, H W feature map, K classes.
 """
@@ -68,7 +69,7 @@ class OnnxExport:
     """What an ONNX file holds.
 
     Attributes:
-        input_shape: [C, H, W] of the input `image`.
+        input_shape: [C, H, W] of the input `image`, or the shape of one step of another input.
         time_steps: that are unrolled; 1 in a step graph and for a model without spike time.
         operators: how many of each the graph has.
         states: of a step graph.
@@ -78,7 +79,7 @@ class OnnxExport:
     path: Path
     bytes: int
     opset: int
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     time_steps: int
     operators: dict[str, int]
     states: tuple[StateSlot, ...]
@@ -99,7 +100,7 @@ def export_onnx(
     """Writes a classifier, in eval mode and float32, as an ONNX file; the model is left as it was.
 
     Args:
-        input_shape: [C, H, W] of an image, by default that of the model's example.
+        input_shape: [C, H, W] of an image, or the shape of one step of another input; by default the example's.
         time_steps: other than the model's own; for a whole graph of a spiking model.
         step: write the graph of one time step, with the neurons' states as inputs and outputs. Its logits are of
             this step alone: the model's are their mean over T.
@@ -109,7 +110,8 @@ def export_onnx(
 
     Raises:
         MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
-        UnsupportedError: the model is no image classifier, draws random numbers, or has no ONNX form.
+        UnsupportedError: the model is no image classifier (in a step graph, has several inputs), draws random
+            numbers, or has no ONNX form.
         ShapeError, ConfigError: an input, or time steps, that the model does not take.
         RunError: the graph does not give the numbers of the model, or the file cannot be written. Then none is.
 
@@ -117,7 +119,7 @@ def export_onnx(
         export_onnx(create_model("meta_spikeformer_nano"), "net.onnx")
     """
     _require_packages("onnx", "onnxscript", *(["onnxruntime"] if check else []))
-    _require_classifier(model)
+    _require_classifier(model, step)
     if time_steps is not None:
         if step:
             raise ConfigError("a step graph has one time step; time_steps is for a whole graph")
@@ -185,9 +187,9 @@ def _require_packages(*names: str) -> None:
         raise MissingExtraError("ONNX", "export")
 
 
-def _require_classifier(model: Model) -> None:
+def _require_classifier(model: Model, step: bool) -> None:
     name, inputs = model.name or type(model).__name__, [field.name for field in model.inputs]
-    if inputs != ["image"]:
+    if inputs != ["image"] and not (step and len(inputs) == 1):
         raise UnsupportedError(f"{name} takes {', '.join(inputs)}; only an image classifier can be exported")
     if model.config.feature_levels:
         raise UnsupportedError(f"{name} gives feature maps; only a classifier can be exported")
@@ -198,7 +200,11 @@ def _require_logits(model: Model, output: Tensor) -> None:
         raise UnsupportedError(f"{model.name} gives {list(output.shape)}, not logits [B, K]")
 
 
-def _input_shape(model: Model, given: Sequence[int] | None) -> tuple[int, int, int]:
+def _input_shape(model: Model, given: Sequence[int] | None) -> tuple[int, ...]:
+    name = model.inputs[0].name
+    if name != "image":
+        steps = model.encode(model.example(1).tensor(name))
+        return tuple(steps.select(model.stream_axis or 0, 0).shape[1:] if given is None else given)
     given = model.example(1).tensor("image").shape[-3:] if given is None else given
     if len(given) != 3 or any(side < 1 for side in given):
         raise ShapeError(f"an image is C, H, W, got {list(given)}")
@@ -220,7 +226,7 @@ def _trace(function: TensorFunction, outputs: int, opset: int) -> tuple[ModelPro
                 function.example,
                 dynamo=True,
                 opset_version=opset,
-                input_names=["image", *states],
+                input_names=[function.model.inputs[0].name, *states],
                 output_names=[*names, *(f"spikes.{number}" for number in range(outputs - len(names)))],
                 dynamic_shapes=(tuple({0: batch} for _ in function.example),),
                 verbose=False,
@@ -256,18 +262,18 @@ def _quiet() -> Iterator[None]:
 def _describe(
     proto: ModelProto,
     model: Model,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     states: tuple[StateSlot, ...],
     classes: tuple[str, ...],
 ) -> None:
     """Writes into the file what it is."""
     import onnx
 
-    channels, height, width = shape
+    axes = ", ".join(map(str, ("batch", *shape)))
     about = {
         "model": model.name,
         "neuromix_version": neuromix.__version__,
-        "input": f"image: float32 [batch, {channels}, {height}, {width}], normalised as in training",
+        "input": f"{model.inputs[0].name}: float32 [{axes}], normalised as in training",
         "classes": json.dumps(classes),
     }
     if states:
@@ -277,9 +283,7 @@ def _describe(
     onnx.helper.set_model_props(proto, about)
 
 
-def _compare(
-    model: Model, shape: tuple[int, int, int], step: bool, file: Path, watched: bytes
-) -> OnnxComparison:
+def _compare(model: Model, shape: tuple[int, ...], step: bool, file: Path, watched: bytes) -> OnnxComparison:
     """Runs the file on random images, and the graph that shows its neurons.
 
     Raises:

@@ -29,6 +29,7 @@ def _register_plain(name: str, activation: Callable[[], nn.Module]) -> None:
 
 
 _register_plain("gelu", nn.GELU)  # the exact one, by erf
+_register_plain("gelu_tanh", lambda: nn.GELU("tanh"))  # its approximation, as GPT-2 has it
 _register_plain("relu", nn.ReLU)
 _register_plain("silu", nn.SiLU)
 _register_plain("sigmoid", nn.Sigmoid)

@@ -48,6 +48,8 @@ class ShortConv(nn.Module):
         Tokens that the mask leaves out are passed over: a tap reads the real token before them.
         """
         state_BCW = self.initial_state(x_BLC) if state_BCW is None else state_BCW
+        if not x_BLC.shape[1]:
+            return x_BLC, state_BCW
         if mask_BL is None:
             return self._over_all(x_BLC, state_BCW, segments_BL)
         place_BL = mask_BL.cumsum(1) - 1  # of a real token among the real ones of its row
@@ -89,8 +91,7 @@ class ShortConv(nn.Module):
             y_BCL = y_BCL + tap_BCL * self.conv.weight[:, :, self.width - 1 - lag]
         if self.conv.bias is not None:
             y_BCL = y_BCL + self.conv.bias[:, None]
-        if length:
-            after_BCW = after_BCW * (ids_BL[:, length:] == ids_BL[:, -1:])[:, None]
+        after_BCW = after_BCW * (ids_BL[:, length:] == ids_BL[:, -1:])[:, None]
         return self._activated(y_BCL.mT), after_BCW
 
     def _with_state(self, segments_BL: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from neuromix.core.errors import UnsupportedError
 from neuromix.measure.free import is_free
 from neuromix.measure.inputs import Inputs, runner
+from neuromix.measure.lineage import Lineage, tensors_in
 from neuromix.measure.products import products_of
 
 
@@ -35,28 +36,33 @@ def dense_macs(model: nn.Module, inputs: Inputs) -> int:
         >>> dense_macs(net, image_BCHW)
         1812267008
     """
-    count = _Count()
+    count = _Count(model)
     with torch.no_grad(), count:
         runner(model, inputs)()
     return count.macs
 
 
 class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.macs = 0
+        self._lineage = Lineage(model)
 
     def __torch_dispatch__(
         self, op: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
         products = products_of(op, args, kwargs)
-        if products is not None:
-            self.macs += sum(product.macs for product in products)
-        elif not is_free(op):
+        if products is None and not is_free(op):
             with self:
                 result = op.decompose(*args, **kwargs)
             if result is NotImplemented:
                 raise UnsupportedError(f"the multiply-adds of {op.overloadpacket} are not known")
             return result
-        return op(*args, **kwargs)
+        result = op(*args, **kwargs)
+        if products is None or self._lineage.of_weights_alone(products):
+            self._lineage.follow(op, tensors_in((args, kwargs)), tensors_in(result))
+        else:
+            self.macs += sum(product.macs for product in products)
+            self._lineage.start_chain(tensors_in(result), None)
+        return result

@@ -8,7 +8,7 @@ tensors share, so that views need no care.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from neuromix.measure.operands import Values
+from neuromix.measure.products import Product
 
 # Steps that a chain of linear layers may contain: they fold into the layer before or after.
 _LINEAR_STEPS = """
@@ -45,6 +46,7 @@ class Lineage:
 
     def __init__(self, model: nn.Module) -> None:
         self._weights = {_key(tensor) for tensor in (*model.parameters(), *model.buffers())}
+        self._learnt = set(self._weights)  # those that are no constants
         self._chains: dict[StorageWeakRef | int, Values | None] = {}
         self._unwritten: set[StorageWeakRef | int] = set()
         self._heights: dict[StorageWeakRef | int, float] = {}
@@ -53,6 +55,16 @@ class Lineage:
     def is_weight(self, x: Tensor) -> bool:
         """Whether `x` is made of weights alone."""
         return _key(x) in self._weights
+
+    def of_weights_alone(self, products: Sequence[Product]) -> bool:
+        """Whether these products see nothing but weights: they need be made once, for any number of samples.
+
+        The same goes for constants alone; but a constant that meets weights, as the first state of a recurrent layer
+        does, stands for a sample.
+        """
+        operands = [x for product in products for x in product.operands]
+        learnt = {_key(x) in self._learnt for x in operands}
+        return len(learnt) == 1 and all(self.is_weight(x) for x in operands)
 
     def is_sum(self, x: Tensor) -> bool:
         """Whether `x` is the outcome of a product, followed at most by linear steps."""
@@ -114,6 +126,7 @@ class Lineage:
         varying = {_key(x) for x in inputs} - self._weights
         sources = {_key(x) for x in inputs if x.dim() > 0} - self._weights
         of_weights = not sources and op._opname not in _UNWRITTEN
+        learnt = of_weights and any(_key(x) in self._learnt for x in inputs)
         chained = len(sources) == 1 and op._opname in _LINEAR and sources <= self._chains.keys()
         entered = self._chains[next(iter(sources))] if chained else None
         heights = {self._heights.get(key) for key in sources} if op._opname in _KEEPS_HEIGHT else {None}
@@ -121,12 +134,15 @@ class Lineage:
         for output in outputs:
             key = _key(output)
             self._weights.discard(key)
+            self._learnt.discard(key)
             self._chains.pop(key, None)
             self._heights.pop(key, None)
             if height is not None:
                 self._heights[key] = height
             if of_weights and key not in varying:
                 self._weights.add(key)
+                if learnt:
+                    self._learnt.add(key)
             if chained:
                 self._chains[key] = entered
 

@@ -71,9 +71,12 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._look_for_kernels(self.calls.current, inputs, written)
         result = op(*args, **kwargs)
         self._lineage.write(written)
-        if multiplies:
-            given = pytree.tree_map_only(Tensor, self._lineage.in_heights, (args, kwargs))
-            entered = [self._see_product(product) for product in products_of(op, *given) or ()]
+        given = pytree.tree_map_only(Tensor, self._lineage.in_heights, (args, kwargs)) if multiplies else None
+        products = [] if given is None else products_of(op, *given) or []
+        if multiplies and self._lineage.of_weights_alone(products):
+            self._lineage.follow(op, inputs, tensors_in(result))
+        elif multiplies:
+            entered = [self._see_product(product) for product in products]
             self._lineage.start_chain(tensors_in(result), entered[0] if len(entered) == 1 else None)
         else:
             self._see_other(op, inputs, tensors_in(result))

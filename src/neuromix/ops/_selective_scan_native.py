@@ -18,12 +18,17 @@ from neuromix.ops._register import define_op, refuse_second_derivatives
 def has_native_scan(x: Tensor, A_DN: Tensor, B: Tensor, C: Tensor) -> bool:
     """Whether the kernels can take these: on a CPU, real, B and C of each token, and not within a transform.
 
+    Tensors without data stand for ones on a CPU, so that what is counted on them is what would run.
+
     Args:
         x: in the dtype to compute in, float32 or float64.
     """
     of_tokens = B.dim() > 2 and C.dim() > 2 and _groups(B) == _groups(C)
-    possible = x.device.type == "cpu" and of_tokens and not A_DN.is_complex() and not is_transformed()
-    return possible and _kernels.has_kernel(x)
+    if not of_tokens or A_DN.is_complex() or is_transformed():
+        return False
+    if x.device.type == "meta":
+        return native is not None and not _kernels._references_only
+    return x.device.type == "cpu" and _kernels.has_kernel(x)
 
 
 def is_transformed() -> bool:

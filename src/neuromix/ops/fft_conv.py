@@ -79,7 +79,7 @@ def diagonal_state(
     Args:
         lengths_B: int64, with the axes of u before D: how many tokens at the front are real. None: all L.
     """
-    length, dtype = u_BDL.shape[-1], _complex_dtype(u_BDL)
+    length, dtype = u_BDL.shape[-1], complex_dtype(u_BDL)
     count = torch.tensor(length, device=u_BDL.device) if lengths_B is None else lengths_B
     fine = math.isqrt(max(length - 1, 0)) + 1
     coarse = -(-length // fine)
@@ -129,9 +129,9 @@ def long_conv(
     length = u_BDL.shape[-1]
     size = length if chunk_size is None else chunk_size
     if length == 0:
-        zeros = u_BDL.new_zeros(*u_BDL.shape[:-1], B_DN.shape[-1], dtype=_complex_dtype(u_BDL))
+        zeros = u_BDL.new_zeros(*u_BDL.shape[:-1], B_DN.shape[-1], dtype=complex_dtype(u_BDL))
         return u_BDL, zeros if state_BDN is None else state_BDN
-    weight_DN = (B_DN * C_DN).to(_complex_dtype(u_BDL))
+    weight_DN = (B_DN * C_DN).to(complex_dtype(u_BDL))
     kernel_DJ = diagonal_kernel(log_A_DN, weight_DN, min(size, length))
     conv = direct_conv if direct else fft_conv
     y_BDL = torch.empty_like(u_BDL)  # filled piece by piece: to join pieces would hold all twice
@@ -161,7 +161,8 @@ def _powers(log_A_DN: Tensor, exponents_P: Tensor, dtype: torch.dtype) -> Tensor
     return torch.exp(exponents_P.to(log_A_DN.device)[:, None] * log_A_DN[:, None, :]).to(dtype)
 
 
-def _complex_dtype(u: Tensor) -> torch.dtype:
+def complex_dtype(u: Tensor) -> torch.dtype:
+    """Of the states of real numbers `u`: complex64 at least."""
     return torch.complex128 if u.dtype == torch.float64 else torch.complex64
 
 

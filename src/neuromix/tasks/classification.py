@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,8 @@ class ClassificationConfig(Config):
 
     data: str = ""  # a name or a folder
     label_smoothing: float = 0.1  # in [0, 1)
+    # Cross-entropy of the softmax, or a binary one of each class by itself, the mean over classes.
+    loss: Literal["cross_entropy", "bce"] = "cross_entropy"
 
     def validate(self) -> None:
         self.require_within(0, 1, "label_smoothing")
@@ -59,6 +61,8 @@ class Classification(Task):
     def loss(self, output: Any, batch: Batch) -> Losses:
         logits_BK = self._logits(output)
         smoothing = self.config.label_smoothing
+        if self.config.loss == "bce":
+            return {"bce": binary_cross_entropy(logits_BK, batch.tensor("label"), smoothing)}
         return {"cross_entropy": F.cross_entropy(logits_BK, batch.tensor("label"), label_smoothing=smoothing)}
 
     def metrics(self) -> Metrics:
@@ -75,6 +79,14 @@ class Classification(Task):
                 f"set num_classes={self.classes}"
             )
         return logits_BK
+
+
+def binary_cross_entropy(logits_BK: Tensor, label: Tensor, smoothing: float) -> Tensor:
+    """Mean over samples and classes; label [B] int64 or [B, K]; smoothing mixes in 1/K as cross-entropy does."""
+    classes = logits_BK.shape[1]
+    target_BK = label if label.is_floating_point() else F.one_hot(label, classes)
+    target_BK = target_BK.to(logits_BK) * (1 - smoothing) + smoothing / classes
+    return F.binary_cross_entropy_with_logits(logits_BK, target_BK)
 
 
 def suited_training(samples: int, pixels: int) -> dict[str, Any]:

@@ -12,19 +12,22 @@ Precision: TypeAlias = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
 @dataclass(frozen=True)
 class TrainConfig(Config):
-    """Config of the training loop: AdamW or SGD, linear warm-up, cosine decay.
+    """Config of the training loop: AdamW or SGD, linear warm-up, and a schedule of the rate.
 
     A task and a method may suggest other values than these defaults, see `Task.training`.
     """
 
     epochs: int = 30  # of a stage, >= 1
     max_steps: int | None = None  # end a stage earlier, after so many optimiser steps
+    patience: int | None = None  # end a stage earlier, after so many epochs without a better validation score
     batch_size: int = 128  # samples of an optimiser step, over all processes together
     optimiser: Literal["adamw", "sgd"] = "adamw"
     momentum: float = 0.9  # of sgd, in [0, 1)
     accumulate: int = 1  # parts that a batch is worked off in, to save memory
     lr: float = 2e-3  # at the top of the schedule
     warmup: float = 0.1  # share of the steps over which the rate rises from 0, in [0, 1)
+    # After the warm-up: half a cosine; or always lr; or lr for two epochs, and then half as much in each further one.
+    schedule: Literal["cosine", "constant", "halving"] = "cosine"
     final_lr: float = 0.01  # where the cosine ends, as a share of lr, in [0, 1]
     weight_decay: float = 0.05  # of parameters with two axes or more
     clip_norm: float | None = 1.0  # largest norm of the gradient; None does not clip
@@ -44,7 +47,7 @@ class TrainConfig(Config):
 
     def validate(self) -> None:
         self.require_positive("epochs", "batch_size", "accumulate", "lr", "checkpoint_seconds")
-        for name in ("max_steps", "checkpoint_steps", "clip_norm", "threads"):
+        for name in ("max_steps", "patience", "checkpoint_steps", "clip_norm", "threads"):
             if getattr(self, name) is not None:
                 self.require_positive(name)
         self.require_within(0, 1, "momentum", "warmup", "ema")

@@ -172,7 +172,11 @@ class Loop:
         if run.point.batch > 0:  # an epoch is under way
             return False
         asked = stage.stop is not None and run.point.epoch > 0 and stage.stop(run)
-        return run.point.epoch >= stage.epochs or run.step >= self._steps or asked
+        return run.point.epoch >= stage.epochs or run.step >= self._steps or asked or self._out_of_patience()
+
+    def _out_of_patience(self) -> bool:
+        run, patience = self.run, self.run.config.patience
+        return patience is not None and run.best is not None and run.point.epoch - run.best.epoch >= patience
 
     def _epoch(self) -> float | None:
         """The steps of the present epoch that are left; gives the samples per second, None if none was left."""

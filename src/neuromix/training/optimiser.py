@@ -42,10 +42,14 @@ def set_rate(optimiser: torch.optim.Optimizer, config: TrainConfig, step: int, s
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
-    """The rate at a step in [0, steps): a linear rise to `config.lr`, then half a cosine."""
+    """The rate at a step in [0, steps), which are `config.epochs` epochs: a linear rise to `lr`, then `schedule`."""
     rise = round(config.warmup * steps)
     if step < rise:
         return config.lr * (step + 1) / rise
+    if config.schedule == "constant":
+        return config.lr
+    if config.schedule == "halving":
+        return config.lr * 0.5 ** max(0, step * config.epochs // steps - 1)
     progress = (step - rise) / max(1, steps - rise)
     final = config.final_lr
     return config.lr * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress)))

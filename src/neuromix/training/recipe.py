@@ -74,6 +74,7 @@ def new_recipe(request: Request) -> tuple[Recipe, Task]:
     suited = entry.task_values(config.replace(**request.model_config))
     task_spec = _task_spec(request.task, request.task_config, suited)
     task: Task = registry.build("task", task_spec)
+    task_spec = Spec(request.task, task.config.to_dict())  # with what the data have told it
     if entry.tasks and task.kind not in entry.tasks:
         raise ConfigError(f"{request.model} is made for {', '.join(entry.tasks)}, not for {task.kind}")
     config = config.replace(**{**task.prepare(config), **request.model_config})  # type: ignore[arg-type]

@@ -48,6 +48,9 @@ class Confusion(Gathered, Protocol):
 class Task:
     """Base of all tasks. What is named here is all that the training loop and the evaluation know of a task.
 
+    What a task learns from its training data and a run has to keep - means and deviations - it puts into its `config`,
+    which the run folder stores as it is when the task has been built.
+
     Attributes:
         kind: what models list among their `tasks` when they can do it.
         score: the metric by which the best weights are chosen.

@@ -101,7 +101,7 @@ class Unit(nn.Module):
         self.dropout = dropout if dropout is not None else nn.Identity()
 
     def forward(self, x_TBCHW: Tensor) -> Tensor:
-        is_timed = isinstance(self.conv, Repeat)
+        is_timed = isinstance(self.conv, Repeat | Stateful)
         y_TBCHW: Tensor = self.conv(x_TBCHW) if is_timed else fold(self.conv, x_TBCHW)
         y_TBCHW = self.dropout(self.activate(y_TBCHW))
         return y_TBCHW

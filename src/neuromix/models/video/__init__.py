@@ -1,0 +1,1 @@
+"""Models of video, one paper a file."""
