@@ -17,6 +17,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from neuromix.measure.operands import Values
 from neuromix.measure.products import Product
+from neuromix.ops.constants import constants
 
 # Steps that a chain of linear layers may contain: they fold into the layer before or after.
 _LINEAR_STEPS = """
@@ -41,7 +42,8 @@ class Lineage:
     """The origin of every tensor of a run, by its storage.
 
     Args:
-        model: its parameters and buffers are the weights; whatever is computed from weights alone is one too.
+        model: its parameters and buffers are the weights, and so are the constants that ops keep; whatever is
+            computed from weights alone is one too.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -54,6 +56,7 @@ class Lineage:
 
     def is_weight(self, x: Tensor) -> bool:
         """Whether `x` is made of weights alone."""
+        self._know_constants()
         return _key(x) in self._weights
 
     def of_weights_alone(self, products: Sequence[Product]) -> bool:
@@ -65,6 +68,10 @@ class Lineage:
         operands = [x for product in products for x in product.operands]
         learnt = {_key(x) in self._learnt for x in operands}
         return len(learnt) == 1 and all(self.is_weight(x) for x in operands)
+
+    def _know_constants(self) -> None:
+        """An op may have made one since the run began."""
+        self._weights |= {_key(tensor) for tensor in constants()}
 
     def is_sum(self, x: Tensor) -> bool:
         """Whether `x` is the outcome of a product, followed at most by linear steps."""
@@ -123,6 +130,7 @@ class Lineage:
             self._unwritten |= {_key(x) for x in outputs if x.numel() and not x.is_meta}
         else:
             self.write(outputs)
+        self._know_constants()
         varying = {_key(x) for x in inputs} - self._weights
         sources = {_key(x) for x in inputs if x.dim() > 0} - self._weights
         of_weights = not sources and op._opname not in _UNWRITTEN

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from neuromix.core.errors import ConfigError, ShapeError
 from neuromix.ops._layout import arithmetic_dtype
 from neuromix.ops._tokens import check_chunk_size, check_form, check_tokens
+from neuromix.ops.constants import keep_constant
 from neuromix.ops.runs import Runs
 
 Form: TypeAlias = Literal["auto", "loop", "fft", "chunk"]
@@ -73,18 +74,22 @@ def impulse_response(system: LegendreSystem, length: int) -> Tensor:
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-@functools.lru_cache(maxsize=8)
 def _known_spectrum(
     order: int, theta: float, length: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
+    """`_made_spectrum`, which a compiler does not look into: it would look through the cache."""
+    return _made_spectrum(order, theta, length, dtype, device)
+
+
+@functools.lru_cache(maxsize=8)
+def _made_spectrum(order: int, theta: float, length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The spectrum of `impulse_response`, which is taken in float64 and rounded once: powers of A drift in float32.
 
     A constant, so whoever counts what a model computes does not see it being made.
     """
     with _disable_current_modes():
         response_LN = impulse_response(legendre_system(order, theta), length).to(device, dtype)
-        spectrum_FN: Tensor = torch.fft.rfft(response_LN, 2 * length, dim=0)
-    return spectrum_FN
+        return keep_constant(torch.fft.rfft(response_LN, 2 * length, dim=0))
 
 
 def legendre_step(u_BC: Tensor, system: LegendreSystem, state_BCN: Tensor) -> Tensor:
