@@ -108,7 +108,7 @@ class TimeMixing(SequenceMixer):
     ) -> Any:
         self.require_width(x_BLD)
         told = require_tokens(tokens, x_BLD)._asdict()
-        previous_BD, *sums = self.initial_state(x_BLD[:, 0]) if state is None else state
+        previous_BD, *sums = self.initial_state(x_BLD.sum(1)) if state is None else state
         before_BLD, last_BD = token_shift(x_BLD, previous_BD, **told)
         k_BLD, v_BLD, r_BLD = self._project(x_BLD, before_BLD)
         decay_D, bonus_D = self._constants()
@@ -195,7 +195,7 @@ class ChannelMixing(SequenceMixer):
     ) -> Any:
         self.require_width(x_BLD)
         told = require_tokens(tokens, x_BLD)._asdict()
-        (previous_BD,) = self.initial_state(x_BLD[:, 0]) if state is None else state
+        (previous_BD,) = self.initial_state(x_BLD.sum(1)) if state is None else state
         before_BLD, last_BD = token_shift(x_BLD, previous_BD, **told)
         y_BLD = self._mix(x_BLD, before_BLD)
         return (y_BLD, ChannelMixingState(last_BD)) if return_state else y_BLD
