@@ -81,16 +81,24 @@ FAILS = NETS.splitlines().index('    raise ValueError("no such\\nweights")') + 1
 
 
 @pytest.fixture
-def nets(tmp_path, monkeypatch):
+def here(tmp_path, monkeypatch):
+    """A current folder whose modules may be imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    for name, module in list(sys.modules.items()):  # only ours: others must not be imported a second time
+        if str(tmp_path) in str(getattr(module, "__file__", "")):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def nets(here, tmp_path):
     """A current folder with modules that may be imported."""
     (tmp_path / "nets_of_mine.py").write_text(NETS)
     (tmp_path / "broken_module.py").write_text("import nets_of_mine\n\nraise RuntimeError('a\\nreason')\n")
     (tmp_path / "needs_more.py").write_text("import no_such_package.part\n")
     (tmp_path / "no_syntax.py").write_text("def (\n")
     (tmp_path / "leaves.py").write_text("import sys\nsys.exit(7)\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "modules", {**sys.modules})
 
 
 # What is profiled ---------------------------------------------------------------------------------------------------
@@ -352,13 +360,10 @@ def test_damaged_checkpoint(run, tmp_path):
     assert run(f"profile {tmp_path / 'empty'}")[0] == 2
 
 
-def test_the_examples_of_the_help_work(run, a_run, tmp_path, monkeypatch):
+def test_the_examples_of_the_help_work(here, run, a_run, tmp_path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "a").symlink_to(a_run)
     (tmp_path / "my_nets.py").write_text(NETS.replace("channels=1", "channels=3"))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "modules", {**sys.modules})
     examples = [
         line.strip() for line in profile.command.__doc__.splitlines() if line.strip().startswith("neuromix ")
     ]

@@ -6,13 +6,14 @@ Shapes: B batch, L tokens, H heads, K key width, V value width.
 from __future__ import annotations
 
 import torch
-from torch.nn import functional as F
 
 import neuromix
 from neuromix.core.layout import Layout
+from neuromix.core.model import Model
 from neuromix.models.language.gla import mixer_rules
 from neuromix.ops.recurrence import recurrence
 from tests.golden.compare import assert_close
+from tests.golden.decoders import check_decoder
 from tests.golden.fixtures import Fixture
 
 FORMS = (("loop", 64), ("parallel", 64), ("chunk", 16), ("chunk", 64), ("chunk", 5), ("chunk", 1))
@@ -67,25 +68,8 @@ def check_layer(fixture: Fixture) -> None:
 
 def check_lm(fixture: Fixture) -> None:
     model = neuromix.from_reference(fixture.slug, fixture.config, fixture.state, kind="lm").double()
-    ids = fixture.inputs["input_ids"]
-    logits = model(ids)
-    loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
-    assert fixture.outputs.keys() <= {"logits", "loss"}
-    assert_close(logits, fixture.outputs["logits"], name="logits")
-    if "loss" in fixture.outputs:
-        assert_close(loss, fixture.outputs["loss"], name="loss")
-    loss.backward()
-    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    layouts = model.layouts(model.config).values()
-    layout = next(layout for layout in layouts if not layout.unexplained(fixture.state))
-    for name, gradient in layout.to_ours(fixture.grads).items():
-        tied = model.config.tied and name == "head.weight"
-        assert_close(found["embedding.weight" if tied else name], gradient, name=f"gradient of {name}")
-    with torch.no_grad():
-        net, half = neuromix.stream(model), ids.shape[1] // 2
-        first, state = net.prefill(ids[:, :half])
-        rest, _ = net.prefill(ids[:, half:], state)
-    assert_close(torch.cat([first, rest], 1), fixture.outputs["logits"], name="logits, in two parts")
+    assert isinstance(model, Model)
+    check_decoder(model, fixture)
 
 
 CHECKS = {("gla", "op"): check_op, ("gla", "layer"): check_layer, ("gla", "lm"): check_lm}

@@ -10,8 +10,10 @@ from torch.nn import functional as F
 
 import neuromix
 from neuromix.core.layout import Layout
+from neuromix.core.model import Model
 from neuromix.models.language.h3 import h3_rules
 from tests.golden.compare import assert_close
+from tests.golden.decoders import check_decoder
 from tests.golden.fixtures import Fixture
 
 EXACT = {"rtol": 1e-9, "atol": 1e-10}
@@ -64,27 +66,8 @@ def check_layer(fixture: Fixture) -> None:
 
 def check_lm(fixture: Fixture) -> None:
     model = neuromix.from_reference(fixture.slug, fixture.config, fixture.state, kind="hybrid_lm").double()
-    ids = fixture.inputs["input_ids"]
-    logits = model(ids)
-    loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
-    assert fixture.outputs.keys() <= {"logits", "loss"}
-    assert_close(logits, fixture.outputs["logits"], name="logits")
-    if "loss" in fixture.outputs:
-        assert_close(loss, fixture.outputs["loss"], name="loss")
-    loss.backward()
-    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    layouts = model.layouts(model.config).values()
-    layout = next(layout for layout in layouts if not layout.unexplained(fixture.state))
-    for name, gradient in layout.to_ours(fixture.grads).items():
-        # Head and embedding are one parameter.
-        assert_close(
-            found["embedding.weight" if name == "head.weight" else name], gradient, name=f"gradient of {name}"
-        )
-    with torch.no_grad():
-        net, half = neuromix.stream(model), ids.shape[1] // 2
-        first, state = net.prefill(ids[:, :half])
-        rest, _ = net.prefill(ids[:, half:], state)
-    assert_close(torch.cat([first, rest], 1), fixture.outputs["logits"], name="logits, in two parts")
+    assert isinstance(model, Model)
+    check_decoder(model, fixture)
 
 
 CHECKS = {("h3", "layer"): check_layer, ("h3", "hybrid_lm"): check_lm, ("h3", "lm"): check_lm}

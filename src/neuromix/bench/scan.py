@@ -27,7 +27,7 @@ CHANNELS, STATES, WIDTH, HEAD = 1536, 16, 768, 64
 LENGTHS = (256, 1024, 4096, 16384, 32768)
 BYTES_PER_TOKEN_AND_CHANNEL = 24
 # Beyond these lengths a contestant is left out: it would take minutes a run, or more memory than there may be.
-LONGEST = {"loop": 4096, "attention": 16384, "transformers": 1024}
+LONGEST = {"chunk": 4096, "loop": 4096, "attention": 16384, "transformers": 1024}
 
 
 def run(

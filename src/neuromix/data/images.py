@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuromix.core.errors import ConfigError, DataError, UnknownNameError, suggest
+from neuromix.core.errors import ConfigError, DataError, suggest
 from neuromix.data.augment import Augment
 from neuromix.data.broken import without_broken
 from neuromix.data.image_sources import Digits, FolderImages, Size, Source
 from neuromix.data.parquet import ParquetImages
-from neuromix.data.splits import Rows, complete
+from neuromix.data.splits import Rows, complete, require_part
 
 NAMES = ("digits", "cifar10")
 PROBED = 512  # training images whose size, channels, mean and deviation stand for all
@@ -76,9 +76,7 @@ class ImageDataset:
         Raises:
             UnknownNameError: no such part.
         """
-        if part not in self.splits:
-            raise UnknownNameError("split", part, self.splits)
-        return replace(self, part=part, augment=augment)
+        return replace(self, part=require_part(part, self.splits), augment=augment)
 
     def __len__(self) -> int:
         return len(self.splits[self.part])

@@ -23,9 +23,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from neuromix.core.errors import ConfigError, DataError, UnknownNameError
+from neuromix.core.errors import ConfigError, DataError
 from neuromix.data.image_sources import SUFFIXES, decode, require_pillow
 from neuromix.data.patch_norm import as_bytes, grey, patch_normalised, resized
+from neuromix.data.splits import require_part
 from neuromix.data.synthetic_places import Street, SyntheticStreet
 
 SYNTHETIC = "synthetic-places"
@@ -79,9 +80,7 @@ class PlaceDataset:
         Raises:
             UnknownNameError: no such part.
         """
-        if part not in ("train", "validation", "test"):
-            raise UnknownNameError("split", part, ("train", "validation", "test"))
-        return replace(self, part=part)
+        return replace(self, part=require_part(part, ("train", "validation", "test")))
 
     def __len__(self) -> int:
         places, references = self.route.places, len(self.route.traverses) - 1

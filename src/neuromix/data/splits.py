@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from neuromix.core.errors import DataError
+from neuromix.core.errors import DataError, UnknownNameError
 
 Rows = npt.NDArray[np.int64]  # [N], positions in a data set; or the class of each position
 
 TEST_SHARE = 0.15  # of all rows
 VALIDATION_SHARE = 0.1  # of the rows left for training
 SPLIT_SEED = 20240  # never changes: figures are comparable only on the same test rows
+
+
+def require_part(part: str, parts: Iterable[str]) -> str:
+    """The name of a part, checked.
+
+    Raises:
+        UnknownNameError: no such part.
+    """
+    if part not in parts:
+        raise UnknownNameError("split", part, parts)
+    return part
 
 
 def complete(

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from neuromix.core.errors import ConfigError, DataError, UnknownNameError
+from neuromix.core.errors import ConfigError, DataError
 from neuromix.data.audio.lags import Lags
 from neuromix.data.audio.recordings import AudioSource, open_audio_recordings
 from neuromix.data.audio.representations import AudioRepresentation, default_representation, require_fit
 from neuromix.data.broken import without_broken
 from neuromix.data.dataset import Sample
-from neuromix.data.splits import Rows, complete
+from neuromix.data.splits import Rows, complete, require_part
 
 LAGS = "lags"  # the data that are made, not read
 KEPT = 2**30  # bytes of encoded recordings that a data set keeps, so that an ear hears each of them once
@@ -63,9 +63,7 @@ class AudioDataset:
         Raises:
             UnknownNameError: no such part.
         """
-        if part not in self.splits:
-            raise UnknownNameError("split", part, self.splits)
-        return replace(self, part=part)
+        return replace(self, part=require_part(part, self.splits))
 
     def __len__(self) -> int:
         return len(self.splits[self.part])

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from neuromix.core.errors import ConfigError, DataError, UnknownNameError, suggest
+from neuromix.core.errors import ConfigError, DataError, suggest
 from neuromix.data.broken import without_broken
 from neuromix.data.dataset import Sample
 from neuromix.data.events.augment import Augment
@@ -22,7 +22,7 @@ from neuromix.data.events.simulated import PRESETS, SimulatedEvents
 from neuromix.data.events.sources import EventSource
 from neuromix.data.events.transforms import clip, resized
 from neuromix.data.events.value import LARGEST_SIDE, Events
-from neuromix.data.splits import Rows, complete, few_of_each
+from neuromix.data.splits import Rows, complete, few_of_each, require_part
 
 # Data that no camera recorded: name -> source of (data, sensor, simulation).
 SIMULATED: Mapping[str, Callable[..., EventSource]] = {
@@ -74,9 +74,7 @@ class EventDataset:
         Raises:
             UnknownNameError: no such part.
         """
-        if part not in self.splits:
-            raise UnknownNameError("split", part, self.splits)
-        return replace(self, part=part, augment=augment, fresh=fresh)
+        return replace(self, part=require_part(part, self.splits), augment=augment, fresh=fresh)
 
     def with_few(self, count: int) -> EventDataset:
         """With so many training recordings of each class; the other parts stay whole.

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from neuromix.core.errors import ConfigError, UnknownNameError
+from neuromix.core.errors import ConfigError
 from neuromix.data.dataset import Sample, sample_generator
 from neuromix.data.image_sources import Source
 from neuromix.data.images import open_images
-from neuromix.data.splits import Rows
+from neuromix.data.splits import Rows, require_part
 
 RECORDED = 20307  # seed of the sounds that are the same in every run; it never changes
 
@@ -91,9 +91,7 @@ class HeardImages:
         Raises:
             UnknownNameError: no such part.
         """
-        if part not in self.splits:
-            raise UnknownNameError("split", part, self.splits)
-        return replace(self, part=part, fresh=fresh)
+        return replace(self, part=require_part(part, self.splits), fresh=fresh)
 
     def __len__(self) -> int:
         return len(self.splits[self.part])

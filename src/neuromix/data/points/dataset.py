@@ -14,7 +14,7 @@ import torch
 
 from neuromix.core.batch import Ragged
 from neuromix.core.config import Config
-from neuromix.core.errors import DataError, UnknownNameError, suggest
+from neuromix.core.errors import DataError, suggest
 from neuromix.data.broken import without_broken
 from neuromix.data.dataset import Sample
 from neuromix.data.points.shapes import Chance, turned
@@ -31,7 +31,7 @@ from neuromix.data.points.sources import (
 from neuromix.data.points.surface import drawn
 from neuromix.data.points.value import Floats, Integers, PointCloud
 from neuromix.data.points.voxels import centred, voxelise
-from neuromix.data.splits import Rows, complete
+from neuromix.data.splits import Rows, complete, require_part
 
 GENERATED_POINTS = 512  # of a generated shape, where nothing is said
 SCENE_POINTS = 4096
@@ -101,9 +101,7 @@ class PointDataset:
         Raises:
             UnknownNameError: no such part.
         """
-        if part not in self.splits:
-            raise UnknownNameError("split", part, self.splits)
-        return replace(self, part=part, augment=augment, fresh=fresh)
+        return replace(self, part=require_part(part, self.splits), augment=augment, fresh=fresh)
 
     def __len__(self) -> int:
         return len(self.splits[self.part])

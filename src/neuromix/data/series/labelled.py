@@ -22,10 +22,10 @@ import numpy.typing as npt
 import torch
 
 from neuromix.core.arrays import DamagedArrayError, load_arrays
-from neuromix.core.errors import ConfigError, DataError, UnknownNameError
+from neuromix.core.errors import ConfigError, DataError
 from neuromix.data.dataset import Sample
 from neuromix.data.series.ts_format import SeriesFile, read_ts
-from neuromix.data.splits import Rows, complete
+from neuromix.data.splits import Rows, complete, require_part
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Normalise: TypeAlias = Literal["channel", "none"]
@@ -70,9 +70,7 @@ class LabelledSeries:
         Raises:
             UnknownNameError: no such part.
         """
-        if part not in self.splits:
-            raise UnknownNameError("split", part, self.splits)
-        return replace(self, part=part)
+        return replace(self, part=require_part(part, self.splits))
 
     def __len__(self) -> int:
         return len(self.splits[self.part])
