@@ -54,7 +54,29 @@ def fill(text: str) -> str:
 
 def _table(name: str) -> str:
     kind, _, ledger = name.partition("-")
-    return system_figures(ledger) if kind == "ledger" else TABLES[name]()
+    of_files = {"ledger": system_figures, "bench": side_by_side}
+    return of_files[kind](ledger) if kind in of_files else TABLES[name]()
+
+
+def side_by_side(name: str) -> str:
+    """What `neuromix bench NAME` found: time and peak memory of every contestant, set-up by set-up."""
+    command = f"`neuromix bench {name} --out results/bench_{name}.json`"
+    if not (RESULTS / f"bench_{name}.json").is_file():
+        return f"There is no record yet; {command} makes one."
+    found = _result(f"bench_{name}")
+    rows = [
+        (set_up, contestant, f"{1e3 * one['median_s']:.1f} ms", f"{one['peak_bytes'] / 1e6:.0f} MB")
+        for set_up, measured in found["measurements"].items()
+        for contestant, one in measured.items()
+    ]
+    about = found["environment"]
+    lengths = sorted(
+        {int(digits[0]) for set_up in found["measurements"] if (digits := re.findall(r"\d+$", set_up))}
+    )
+    options = "".join(f" --length {length}" for length in lengths)
+    command = command.replace(" --out", f" --rounds {about['rounds']}{options} --out")
+    made = f"{_machine(about)}, {about['threads']} threads. Made by {command}"
+    return f"{table(('Set-up', 'Contestant', 'Time', 'Peak memory'), rows)}\n\n{made}."
 
 
 def system_figures(name: str) -> str:

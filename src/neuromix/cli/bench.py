@@ -42,8 +42,9 @@ def command(
     left out.
 
     \b
-    Example:
+    Examples:
       neuromix bench lif --rounds 5 --set-up vision
+      neuromix bench scan --rounds 1 --length 256
     """
     if name not in BENCHES:
         raise UnknownNameError("benchmark", name, BENCHES)
