@@ -98,6 +98,6 @@ def test_permuted_digits_are_learnt(tmp_path, name):
         "series-classification",
         tmp_path / "run",
         task_config={"data": str(digits)},
-        epochs=12,
+        epochs=30,
     )
     assert found.test["accuracy"] > (0.85 if name.startswith("spiking") else 0.9)
