@@ -324,6 +324,39 @@ def test_options_that_do_not_fit():
 
 
 @needs_native
+@pytest.mark.parametrize(("channels", "length", "states"), [(150, 70, 5), (37, 33, 1), (16, 64, 16)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_native_across_its_blocks(channels, length, states, dtype):
+    """More channels than a slice has, more steps than a chunk, and what is left over of both."""
+    mask, segments = marks(2, length)
+    given = operands(2, length, channels, states, groups=1, kind="group", dtype=dtype)
+    options = {"mask_BL": mask, "segments_BL": segments}
+    exact = results([t.detach().double().requires_grad_() for t in given], **options, form="loop")
+    tolerance = {"rtol": 1e-5, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 1e-10, "atol": 1e-10}
+    for ours, theirs in zip(results(given, **options, form="native"), exact, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, **tolerance)
+
+
+@needs_native
+def test_decays_of_any_width():
+    """exp(delta A) in float32 from 0 over all that is not 0 to what overflows."""
+    exponent = torch.cat((torch.linspace(-200, 88, 4001), torch.tensor([0.0, -1e-30, -3e4, float("-inf")])))
+    x = torch.zeros(1, 1, len(exponent))
+    one = torch.ones(1, 1, 1)
+    _, state = selective_scan(
+        x, torch.ones_like(x), exponent[:, None], one, one, torch.ones(1, len(exponent), 1), form="native"
+    )
+    exact = exponent.double().exp()
+    normal = exact > torch.finfo(torch.float32).tiny
+    state = state.flatten().double()
+    # A in powers of two is rounded: the smaller the decay, the more that is.
+    error = (state[normal] / exact[normal] - 1).abs()
+    assert (error < 2e-7 * (1 + exponent[normal].abs())).all()
+    assert (state[~normal] < torch.finfo(torch.float32).tiny).all() and (state >= 0).all()
+    assert state[4001] == 1 and state[-1] == 0
+
+
+@needs_native
 def test_native_says_what_it_cannot_take():
     with pytest.raises(UnsupportedError, match="native"):
         selective_scan(*operands(complex_=True), form="native")

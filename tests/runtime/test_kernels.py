@@ -1,4 +1,4 @@
-"""The engine with the kernels of older processors: its tests again, in a process that takes no newer ones."""
+"""Kernels of older processors: the tests of the engine and of the scan again, in processes that take no newer ones."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TESTS = "tests/runtime/test_engine.py"
+TESTS = ("tests/runtime/test_engine.py", "tests/ops/test_selective_scan.py")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kernels", ["portable", "avx2"])
-def test_engine(kernels: str) -> None:
-    environment = {**os.environ, "NMX_KERNELS": kernels}
+def test_older_kernels(kernels: str) -> None:
+    environment = {**os.environ, "NEUROMIX_KERNELS": kernels}
     in_use = "import neuromix._runtime as engine; print(engine.kernels())"
     asked = subprocess.run(
         [sys.executable, "-c", in_use], env=environment, capture_output=True, text=True, check=True
@@ -24,7 +24,7 @@ def test_engine(kernels: str) -> None:
     if asked.stdout.strip() != kernels and kernels != "portable":
         pytest.skip(f"this processor has no {kernels}")
     assert asked.stdout.strip() == kernels
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", TESTS]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", *TESTS]
     done = subprocess.run(
         command,
         cwd=ROOT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,11 +63,11 @@ class BenchResult:
         }
 
 
-def ratios(outcome: Outcome, ours: str) -> dict[str, float]:
-    """ "PEER_over_OURS" for every other contestant; for `copy`, the limit, "OURS_over_copy"."""
+def ratios(outcome: Outcome, ours: str, limits: Collection[str] = ("copy",)) -> dict[str, float]:
+    """ "PEER_over_OURS" for every other contestant; for those that are limits, "OURS_over_LIMIT"."""
     found: dict[str, float] = {}
     for name in outcome.measurements:
-        pair = (ours, name) if name == "copy" else (name, ours)
+        pair = (ours, name) if name in limits else (name, ours)
         ratio = outcome.ratio(*pair)
         if name != ours and ratio is not None:
             found["_over_".join(pair)] = round(ratio, 3)

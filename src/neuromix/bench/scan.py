@@ -3,13 +3,19 @@
 Contestants, all at batch 1 in float32:
 
 - `neuromix`: `ops.selective_scan` as it is chosen on this machine; `chunk`: its form in plain PyTorch;
-- `loop`: the sequential loop over unbound steps, the algorithm of the authors' reference;
+- `reference`: the algorithm of the authors' PyTorch reference, which makes the decays and inputs of all steps at once
+  and then goes through them; over unbound steps, since indexed ones cost a backward that is quadratic in length;
+- `loop`: our own loop, which makes them step by step;
 - `attention`: PyTorch's fused causal attention over as many channels, heads of 64 wide;
 - `mixer`: a whole Mamba mixer of ours, and `transformers`: the same mixer of Hugging Face on its CPU path.
 
-What the scan costs at least, for L tokens, D channels and N states: it reads x, delta and the gradient and writes y
-and two gradients, 4 bytes each, 24 L D bytes in all with B and C small; it takes L D N exponentials forward and as
-many again backward, and some 6 L D N multiply-adds. `copy` moves those bytes.
+What the scan costs at least, for L tokens, D channels and N states, each measured as what this machine takes for it:
+
+- `copy`: it reads x, delta and the gradient of y twice or once and writes y and two gradients, 8 L D numbers in all,
+  with B and C small;
+- `exponentials`: L D N of them forward and as many again backward, by PyTorch on numbers that stay in the cache;
+- `products`: 10 multiply-adds a state and step forward (7 of them for the exponential) and 17 backward, as a matrix
+  product of as many.
 """
 
 from __future__ import annotations
@@ -25,9 +31,10 @@ from neuromix.bench.result import BenchResult, ratios
 
 CHANNELS, STATES, WIDTH, HEAD = 1536, 16, 768, 64
 LENGTHS = (256, 1024, 4096, 16384, 32768)
-BYTES_PER_TOKEN_AND_CHANNEL = 24
+NUMBERS_PER_TOKEN_AND_CHANNEL, PRODUCTS_PER_STATE = 8, 27
 # Beyond these lengths a contestant is left out: it would take minutes a run, or more memory than there may be.
-LONGEST = {"chunk": 4096, "loop": 4096, "attention": 16384, "transformers": 1024}
+LONGEST = {"chunk": 4096, "reference": 4096, "loop": 4096, "attention": 16384, "transformers": 1024}
+FLOORS = ("copy", "exponentials", "products")
 
 
 def run(
@@ -37,8 +44,9 @@ def run(
     result = BenchResult.begin("scan", threads=threads, rounds=rounds)
     for length in lengths:
         contestants = [_scan(form, length) for form in ("auto", "chunk", "loop")]
-        contestants.append(_other("attention", "prepare_attention", length))
-        contestants.append(_other("copy", "prepare_copy", length))
+        contestants += [
+            _other(name, f"prepare_{name}", length) for name in ("reference", "attention", *FLOORS)
+        ]
         _measure(result, f"scan_L{length}", contestants, length, "neuromix", rounds, threads, on_turn)
         mixers = [_other(name, f"prepare_{name}", length) for name in ("mixer", "transformers")]
         _measure(result, f"mixer_L{length}", mixers, length, "mixer", rounds, threads, on_turn)
@@ -66,7 +74,7 @@ def _measure(
 ) -> None:
     taking_part = [c for c in contestants if length <= LONGEST.get(c.name, length)]
     outcome = contest(taking_part, rounds=rounds, threads=threads, on_turn=on_turn)
-    result.add(set_up, outcome, {**ratios(outcome, ours), **memory_ratios(outcome, ours)})
+    result.add(set_up, outcome, {**ratios(outcome, ours, FLOORS), **memory_ratios(outcome, ours)})
     left_out = {c.name for c in contestants} - {c.name for c in taking_part}
     result.missing |= {f"{name} at L = {length}": "it would take too long" for name in left_out}
 
@@ -78,7 +86,7 @@ def memory_ratios(outcome: Outcome, ours: str) -> dict[str, float]:
     return {
         f"{name}_memory_over_{ours}": round(peak / least, 3)
         for name, peak in peaks.items()
-        if name not in (ours, "copy")
+        if name not in (ours, *FLOORS)
     }
 
 
@@ -86,6 +94,28 @@ def prepare_scan(form: str, length: int) -> Callable[[], None]:
     """Forward and backward to every input."""
     from neuromix.ops.selective_scan import selective_scan
 
+    return _forward_and_backward(lambda *inputs: selective_scan(*inputs, form=form)[0], length)
+
+
+def prepare_reference(length: int) -> Callable[[], None]:
+    """Forward and backward of `reference_scan`."""
+    return _forward_and_backward(reference_scan, length)
+
+
+def reference_scan(x_BLD: Tensor, delta_BLD: Tensor, A_DN: Tensor, B_BLN: Tensor, C_BLN: Tensor) -> Tensor:
+    """y [B, L, D]: all decays and inputs at once, [B, D, L, N], and a loop over their steps."""
+    decay_BDLN = torch.exp(torch.einsum("bld,dn->bdln", delta_BLD, A_DN))
+    input_BDLN = torch.einsum("bld,bln,bld->bdln", delta_BLD, B_BLN, x_BLD)
+    state_BDN, outputs = torch.zeros_like(decay_BDLN[:, :, 0]), []
+    for decay_BDN, input_BDN, C_BN in zip(
+        decay_BDLN.unbind(2), input_BDLN.unbind(2), C_BLN.unbind(1), strict=True
+    ):
+        state_BDN = decay_BDN * state_BDN + input_BDN
+        outputs.append(torch.einsum("bdn,bn->bd", state_BDN, C_BN))
+    return torch.stack(outputs, 1)
+
+
+def _forward_and_backward(scan: Callable[..., Tensor], length: int) -> Callable[[], None]:
     random = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -101,7 +131,7 @@ def prepare_scan(form: str, length: int) -> Callable[[], None]:
     def once() -> None:
         for tensor in inputs:
             tensor.grad = None
-        torch.autograd.backward(selective_scan(*inputs, form=form)[0], grad_BLD)
+        torch.autograd.backward(scan(*inputs), grad_BLD)
 
     return once
 
@@ -119,12 +149,35 @@ def prepare_attention(length: int) -> Callable[[], None]:
 
 
 def prepare_copy(length: int) -> Callable[[], None]:
-    """The bytes that a forward and a backward pass of the scan have to move, half read and half written."""
-    count = length * CHANNELS * BYTES_PER_TOKEN_AND_CHANNEL // 2 // 4
+    """The numbers that a forward and a backward pass of the scan have to move, half read and half written."""
+    count = length * CHANNELS * NUMBERS_PER_TOKEN_AND_CHANNEL // 2
     source, target = torch.randn(count), torch.empty(count)
 
     def once() -> None:
         target.copy_(source)
+
+    return once
+
+
+def prepare_exponentials(length: int) -> Callable[[], None]:
+    """Those of a forward and a backward pass."""
+    size = 2**18  # stays in the caches of two threads
+    exponents, powers = -torch.rand(size), torch.empty(size)
+
+    def once() -> None:
+        for _ in range(2 * length * CHANNELS * STATES // size):
+            torch.exp(exponents, out=powers)
+
+    return once
+
+
+def prepare_products(length: int) -> Callable[[], None]:
+    """As many multiply-adds as a forward and a backward pass take."""
+    rows = length * CHANNELS * STATES * PRODUCTS_PER_STATE // 512**2
+    left, right, product = torch.randn(rows, 512), torch.randn(512, 512), torch.empty(rows, 512)
+
+    def once() -> None:
+        torch.mm(left, right, out=product)
 
     return once
 

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <new>
 
+#include "common.h"
+
 namespace neuromix {
 
 // Aligned to cache lines: a vector that lies across two of them takes twice as long to move, and a store that
@@ -16,10 +18,10 @@ class Buffer {
   Buffer() = default;
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
-  ~Buffer() { ::operator delete(data_, kAlignment); }
+  NEUROMIX_INLINE ~Buffer() { ::operator delete(data_, kAlignment); }
 
   // Uninitialised, and whatever was in it may be lost.
-  T* of_size(std::size_t size) {
+  NEUROMIX_INLINE T* of_size(std::size_t size) {
     if (size > size_) {
       ::operator delete(data_, kAlignment);
       data_ = nullptr;

@@ -12,14 +12,17 @@
 #endif
 
 // NEUROMIX_INDEPENDENT goes before a loop whose iterations do not meet in memory: the compiler
-// vectorises it without comparing all the pointers first.
+// vectorises it without comparing all the pointers first. NEUROMIX_PREFETCH asks for what will be read soon.
 #if defined(_MSC_VER)
 #define NEUROMIX_INLINE __forceinline
 #define NEUROMIX_INDEPENDENT __pragma(loop(ivdep))
+#define NEUROMIX_PREFETCH(address)
 #elif defined(__clang__)
 #define NEUROMIX_INLINE inline __attribute__((always_inline))
 #define NEUROMIX_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#define NEUROMIX_PREFETCH(address) __builtin_prefetch(address)
 #else
 #define NEUROMIX_INLINE inline __attribute__((always_inline))
 #define NEUROMIX_INDEPENDENT _Pragma("GCC ivdep")
+#define NEUROMIX_PREFETCH(address) __builtin_prefetch(address)
 #endif

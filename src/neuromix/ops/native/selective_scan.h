@@ -7,28 +7,32 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "common.h"
+
 namespace neuromix {
 
-// Channels side by side in vector registers.
-constexpr std::size_t kScanLanes = 16;
-// Steps between states that forward keeps for backward, which recomputes those in between.
-constexpr std::size_t kScanSteps = 64;
-// Channels that share sums over channels (the gradients of B and C): a multiple of kScanLanes.
-constexpr std::size_t kScanSlice = 64;
+// Steps between states that forward keeps for backward, which recomputes those in between: the states and decays of
+// as many steps stay in the first cache.
+constexpr std::size_t kScanSteps = 32;
+// Channels that are walked through by one thread and share sums over channels (the gradients of B and C). Rows of
+// activations are wide apart in memory, each on a page of its own, so that narrow slices would wait for addresses.
+constexpr std::size_t kScanSlice = 128;
 
 struct ScanShape {
   std::size_t batch, length, channels, states, groups;
 
-  std::size_t group_channels() const { return channels / groups; }
-  std::size_t group_slices() const { return (group_channels() + kScanSlice - 1) / kScanSlice; }
-  std::size_t chunks() const { return (length + kScanSteps - 1) / kScanSteps; }
+  NEUROMIX_INLINE std::size_t group_channels() const { return channels / groups; }
+  NEUROMIX_INLINE std::size_t group_slices() const {
+    return (group_channels() + kScanSlice - 1) / kScanSlice;
+  }
+  NEUROMIX_INLINE std::size_t chunks() const { return (length + kScanSteps - 1) / kScanSteps; }
 };
 
 // h_t = exp(delta_t A) h_{t-1} + delta_t B_t x_t;  y_t = C_t . h_t. All arrays are dense; `reset` may be null,
 // else h_{t-1} counts as 0 where it is not 0; `kept` may be null.
 //
-// Least work: D*N exponentials (15 operations each, without a division or a table) and 5 D*N further operations
-// for every step; least traffic: x, delta, y (3 D numbers a step) and B, C (2 G N), whatever N is.
+// Least work: D*N exponentials (12 operations each with AVX-512, 16 without; no division, no table) and 3 D*N fused
+// products for every step; least traffic: x, delta, y (3 D numbers a step) and B, C (2 G N), whatever N is.
 template <typename Real>
 struct SelectiveScan : ScanShape {
   const Real* x_BLD;
@@ -47,7 +51,7 @@ template <typename Real>
 void run(const SelectiveScan<Real>& job, std::size_t threads);
 
 // The gradients, from those of y and of the last state. The exponentials and states are computed once more, a
-// chunk at a time: D*N exponentials and 20 D*N further operations for every step; traffic: x, delta, the gradient
+// chunk at a time: D*N exponentials and 12 D*N further operations for every step; traffic: x, delta, the gradient
 // of y, those of x and delta (5 D numbers a step), B, C and S rows of sums for each.
 //
 // grad_A has a batch axis and grad_B, grad_C one of S = group_slices() slices of channels, over which the caller

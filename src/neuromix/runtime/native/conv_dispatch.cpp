@@ -1,31 +1,26 @@
-#include <cstdlib>
-#include <cstring>
-
 #include "conv_kernels.h"
+#include "ops/native/instruction_set.h"
 
 namespace nmx {
 
 extern const Kernels kernels_portable;
-#ifdef NMX_X86_KERNELS
+#ifdef NEUROMIX_X86_SETS
 extern const Kernels kernels_avx2;
 extern const Kernels kernels_avx512;
 #endif
 
 const Kernels& kernels() {
-  static const Kernels& best = []() -> const Kernels& {
-#ifdef NMX_X86_KERNELS
-    // NMX_KERNELS=portable or avx2 forgoes what is newer, so that these can be tested too.
-    const char* most = std::getenv("NMX_KERNELS");
-    const auto may = [most](const char* older) { return !most || std::strcmp(most, older) != 0; };
-    __builtin_cpu_init();
-    if (may("portable") && may("avx2") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+#ifdef NEUROMIX_X86_SETS
+  switch (neuromix::instruction_set()) {
+    case neuromix::InstructionSet::avx512:
       return kernels_avx512;
-    if (may("portable") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return kernels_avx2;
+    case neuromix::InstructionSet::avx2:
+      return kernels_avx2;
+    case neuromix::InstructionSet::portable:
+      break;
+  }
 #endif
-    return kernels_portable;
-  }();
-  return best;
+  return kernels_portable;
 }
 
 }  // namespace nmx

@@ -1,5 +1,4 @@
-// Compiled several times, with NMX_KERNELS and NMX_KERNELS_NAME for the table and its name, and the compiler told an
-// instruction set.
+// Compiled once for each instruction set, as kernels_portable, kernels_avx2, ...
 #include "conv_kernels.h"
 
 #include <algorithm>
@@ -390,8 +389,12 @@ void fire(const Neuron& neuron, std::size_t channel, std::size_t count, std::siz
 
 }  // namespace
 
-extern const Kernels NMX_KERNELS;
-const Kernels NMX_KERNELS = {NMX_KERNELS_NAME,
+#define NMX_TABLE_OF(set) kernels_##set
+#define NMX_NAME_OF(set) #set
+#define NMX_EXPAND(macro, set) macro(set)
+
+extern const Kernels NMX_EXPAND(NMX_TABLE_OF, NEUROMIX_SET);
+const Kernels NMX_EXPAND(NMX_TABLE_OF, NEUROMIX_SET) = {NMX_EXPAND(NMX_NAME_OF, NEUROMIX_SET),
                              count_bits,
                              list_bits,
                              copy_list,
