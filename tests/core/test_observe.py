@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -21,6 +23,33 @@ def test_taps_record_only_while_asked():
         "1": [1, 2],
         "3": [1, 2],
     }
+
+
+def test_a_copy_of_a_net_that_is_looked_at_is_not():
+    net = nn.Sequential(nn.Linear(2, 2), Tap("query"))
+    with neuromix.record(net, "query") as seen:
+        net(torch.ones(2))
+        copy.deepcopy(net)(torch.ones(2))
+    assert len(seen["1"]) == 1
+
+
+@pytest.mark.slow
+def test_taps_of_a_compiled_net_record_whether_or_not_it_has_run_before():
+    for before in (0, 1):
+        torch.compiler.reset()
+        net = nn.Sequential(nn.Linear(2, 2), Tap("query"))
+        compiled = torch.compile(net, backend="aot_eager")
+        for _ in range(before):
+            compiled(torch.ones(2))
+        for _ in range(10):  # more often than PyTorch compiles anew
+            net.zero_grad()
+            with neuromix.record(net, "query") as seen:
+                compiled(torch.ones(2))
+            (query,) = seen["1"]
+            query.sum().backward()
+            assert net[0].weight.grad.tolist() == [[1, 1], [1, 1]]
+        compiled(torch.ones(2))
+        assert len(seen["1"]) == 1
 
 
 def test_chance_is_seeded_and_replayed_from_outside():

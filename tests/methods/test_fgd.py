@@ -122,7 +122,7 @@ def test_layers_are_recorded_in_order_and_spikes_averaged_over_time():
     model(frames)
     for layer, query in zip(layers, queries, strict=True):
         torch.testing.assert_close(layer.query, query.unflatten(1, (2, 4)).flatten(3).transpose(2, 3))
-    assert not any(m._forward_hooks for m in model.modules() if isinstance(m, Tap))
+    assert not any(m._stores for m in model.modules() if isinstance(m, Tap))
 
 
 def test_attention_of_an_analog_net_is_recorded():

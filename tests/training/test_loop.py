@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import neuromix
 from neuromix.core.config import Config, Spec
@@ -14,6 +15,7 @@ from neuromix.core.errors import ConfigError
 from neuromix.core.registry import register_method
 from neuromix.training.api import evaluate_run, train
 from neuromix.training.config import TrainConfig
+from neuromix.training.devices import to_channels_last
 from neuromix.training.ema import Ema
 from neuromix.training.evaluate import evaluate
 from neuromix.training.method import Method, Stack, Stage
@@ -80,6 +82,19 @@ def test_parts_of_a_batch_add_up_to_its_gradient(run_tiny, tmp_path):
 
 def test_mixed_precision_trains(run_tiny):
     assert 0 <= run_tiny(max_steps=2, precision="bf16-mixed").test["accuracy"] <= 1
+
+
+def test_channels_last_is_for_maps_and_leaves_volumes_alone():
+    net = nn.Sequential(nn.Conv3d(2, 3, 3), nn.Flatten(0, 1), nn.LazyConv2d(4, 2)).double()
+    x = torch.randn(1, 2, 4, 5, 6, dtype=torch.float64)
+    before = net(x)
+    to_channels_last(net)
+    assert net[0].weight.is_contiguous() and net[2].weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(net(x), before)
+
+
+def test_a_net_of_volumes_trains(run_tiny):
+    assert RunFolder(run_tiny(max_steps=1, model_config={"volumes": True}).run).records()
 
 
 def test_learning_rate_rises_and_falls():

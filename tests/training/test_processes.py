@@ -55,6 +55,9 @@ def test_two_processes_train_one_model_and_resume_it(tmp_path):
     assert environment["processes"] == 2
     # A run of which every weight but a spare one gets a gradient was trained as well.
     assert json.loads((tmp_path / "spare-0.json").read_text())["test"]
+    # Where it is looked for such weights, one that only an auxiliary loss reaches is not taken for one of them.
+    codes = [tensors(tmp_path / f"asking-{rank}.safetensors")["code"] for rank in (0, 1)]
+    assert torch.equal(*codes) and not torch.equal(codes[0], torch.ones(10))
     # And the run that was stopped between two checkpoints goes on as the one that was not.
     assert (tmp_path / "stopped-1.txt").read_text().startswith("stopped in epoch 1; go on with")
     for name in ("best.safetensors", "last.safetensors"):

@@ -48,6 +48,7 @@ def run(name: str, **options: Any) -> None:
 api.Loop = Keeping  # type: ignore[misc]
 run("whole")
 run("spare", max_steps=2, model_config={"unused": True})
+run("asking", max_steps=2, model_config={"unused": True, "asks": 0.5})
 try:
     run("stopped", observer=Interrupt())
 except Interrupted as stop:

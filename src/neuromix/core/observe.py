@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +17,24 @@ from neuromix.core.errors import NeuromixError
 
 
 class Tap(nn.Module):
-    """Identity that marks its input under a role: `self.query = Tap("query")`."""
+    """Identity that marks its input under a role: `self.query = Tap("query")`.
+
+    The training loop adds to the loss what passes through taps of the role "aux_loss": scalars, with their weights.
+    """
 
     def __init__(self, role: str) -> None:
         super().__init__()
         self.role = role
+        # Not hooks: a compiled model would not see those that come after it has been compiled.
+        self._stores: list[list[Tensor]] = []
 
     def forward(self, x: Tensor) -> Tensor:
+        for store in self._stores:
+            store.append(x)
         return x
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_stores": []}  # nobody looks at a copy yet
 
     def extra_repr(self) -> str:
         return self.role
@@ -34,19 +45,21 @@ def record(model: nn.Module, role: str) -> Iterator[dict[str, list[Tensor]]]:
     """Collects what passes through the taps of a role while the context is open.
 
     Yields:
-        path of the tap -> its tensors, in order of the calls. The hooks only store.
+        path of the tap -> its tensors, in order of the calls.
     """
-    seen: dict[str, list[Tensor]] = {}
-    handles = []
-    for path, module in model.named_modules():
-        if isinstance(module, Tap) and module.role == role:
-            seen[path] = []
-            handles.append(module.register_forward_hook(lambda _, __, y, store=seen[path]: store.append(y)))
+    taps = {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, Tap) and module.role == role
+    }
+    seen: dict[str, list[Tensor]] = {path: [] for path in taps}
+    for path, tap in taps.items():
+        tap._stores.append(seen[path])
     try:
         yield seen
     finally:
-        for handle in handles:
-            handle.remove()
+        for path, tap in taps.items():
+            tap._stores[:] = [store for store in tap._stores if store is not seen[path]]
 
 
 class Noise(nn.Module):

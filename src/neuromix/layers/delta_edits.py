@@ -79,8 +79,8 @@ class _Probe(Stateful):
 def delta(model: Model, config: DeltaEditConfig) -> Model:
     """A delta layer behind every activation: the frames of a video are rounded by steps that are to be learnt.
 
-    Their penalties are in the taps "aux_loss", which the methods "delta" and "auxiliary" add to the loss. The model
-    steps along frames from then on: [T, B, C, H, W].
+    Their penalties are in the taps "aux_loss", so that training adds them to the loss. The model steps along frames
+    from then on: [T, B, C, H, W].
 
     Raises:
         ConfigError: the model does not take frames, has no activation that sees time, or has delta layers; as many

@@ -15,8 +15,10 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.module_tracker import ModuleTracker
 
 _LLOYD = 10  # iterations that the first centres are made by
+_AUTOGRAD = ModuleTracker()  # knows whether a pass is one that checkpointing runs again in backward
 
 
 class Routed(NamedTuple):
@@ -66,7 +68,7 @@ class Centroids(nn.Module):
             scores_BHLC = _scores(tokens_BHLK, means_HCK)
             nearest_BHL = scores_BHLC.argmax(-1)
             centre_BHLK = _centre_of(means_HCK, nearest_BHL)
-            if self.training and x_BHLK.numel() and not _in_backward():
+            if self.training and x_BHLK.numel() and not _AUTOGRAD.is_bw:
                 self._gather(x_BHLK, tokens_BHLK, nearest_BHL, mask_BL)
         error_BHL = self.commitment * (tokens_BHLK - centre_BHLK).square().mean(-1)
         return Routed(tokens_BHLK, scores_BHLC, nearest_BHL, error_BHL)
@@ -214,11 +216,6 @@ def _sums(x_BHLK: Tensor, cluster_BHL: Tensor, counted_BHL: Tensor, clusters: in
 def _centre_of(means_HCK: Tensor, cluster_BHL: Tensor) -> Tensor:
     heads_H1 = torch.arange(len(means_HCK), device=means_HCK.device)[:, None]
     return means_HCK[heads_H1, cluster_BHL]
-
-
-def _in_backward() -> bool:
-    """Whether this pass is one that checkpointing runs again."""
-    return torch._C._current_graph_task_id() != -1
 
 
 def _over_processes(x: Tensor, mean: bool = False) -> Tensor:

@@ -11,6 +11,7 @@ from neuromix.core.model import call
 from neuromix.core.registry import register_method
 from neuromix.methods.segments import in_segments, require_spike_time
 from neuromix.methods.step_loss import StepLossConfig, mean_losses, output_losses, outputs_of_steps
+from neuromix.training.auxiliary import AuxiliaryLosses
 from neuromix.training.method import Method
 from neuromix.training.task import Losses, total
 
@@ -65,9 +66,10 @@ class BPTT(Method):
         config: BPTTConfig = self.config
         if config.loss == "rate" and config.mse == 0:
             return run.losses(batch)
-        output = call(run.net, batch)
+        with AuxiliaryLosses(run.model) as auxiliary:
+            output = call(run.net, batch)
         with run.fabric.autocast():
             outputs = [output] if config.loss == "rate" else outputs_of_steps(run.model, seen[-1])
             losses = mean_losses([output_losses(run, batch, y, config) for y in outputs])
         # What methods add is about the model's output, so once and not at every step.
-        return run.method.with_added(losses, run, batch, output)
+        return run.method.with_added(losses, run, batch, output, auxiliary)

@@ -13,8 +13,7 @@ from neuromix.core.config import Config, Spec
 from neuromix.core.edits import apply_edit
 from neuromix.core.registry import register_method
 from neuromix.layers.delta_edits import DeltaEditConfig
-from neuromix.methods.auxiliary import Auxiliary
-from neuromix.training.method import Stage
+from neuromix.training.method import Method, Stage
 
 if TYPE_CHECKING:
     from neuromix.training.run import Run
@@ -32,8 +31,8 @@ class DeltaMethodConfig(DeltaEditConfig):
 
 
 @register_method("delta")
-class Delta(Auxiliary):
-    """Two stages, "plain" and "delta"; the penalties of the layers are added to the loss as "auxiliary"."""
+class Delta(Method):
+    """Two stages, "plain" and "delta"; in the second the loss has the penalties of the layers, as "auxiliary"."""
 
     Config: ClassVar[type[Config]] = DeltaMethodConfig
 

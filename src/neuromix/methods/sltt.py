@@ -27,6 +27,7 @@ from neuromix.core.state import detach
 from neuromix.core.stream import Stream, stream
 from neuromix.methods.segments import require_spike_time, unrolled
 from neuromix.methods.step_loss import StepLossConfig, mean_losses, output_losses
+from neuromix.training.auxiliary import AuxiliaryLosses
 from neuromix.training.method import Method
 from neuromix.training.task import Losses, total
 
@@ -133,8 +134,16 @@ class SLTT(Method):
         x_T = unrolled(model, model.encode(*arguments(model, batch)))
         chosen = choose_steps(config.k, len(x_T), torch.Generator().manual_seed(self._seed))
 
+        auxiliary = AuxiliaryLosses(model)
+
+        @contextlib.contextmanager
+        def forward() -> Iterator[None]:
+            with run.fabric.autocast(), auxiliary:
+                yield
+
         def loss(output: Any) -> Losses:
-            return run.method.with_added(output_losses(run, batch, output, config), run, batch, output)
+            losses = output_losses(run, batch, output, config)
+            return run.method.with_added(losses, run, batch, output, auxiliary)
 
         steps = sltt(
             stream(model),
@@ -143,7 +152,7 @@ class SLTT(Method):
             chosen=chosen,
             skip_rest=config.skip_rest,
             backward=run.backward,
-            autocast=run.fabric.autocast,
+            autocast=forward,
         )
         learnt = [step.losses for step in steps if step.losses]
         share_gradients(run)

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from neuromix.core.config import Config, Spec, field_types
 from neuromix.core.edits import apply_edit
 from neuromix.core.registry import register_method
-from neuromix.methods.auxiliary import Auxiliary
 from neuromix.mixers.spt import SPTConfig
-from neuromix.training.method import Stage
+from neuromix.training.method import Method, Stage
 
 if TYPE_CHECKING:
     from neuromix.training.run import Run
@@ -36,8 +35,8 @@ class SPTMethodConfig(SPTConfig):
 
 
 @register_method("spt")
-class SPT(Auxiliary):
-    """Converts the model, then trains what is new in it; the loss of the quantisers is added with `loss_weight`."""
+class SPT(Method):
+    """Converts the model, then trains what is new in it, on the loss of the quantisers (`loss_weight`) as well."""
 
     Config: ClassVar[type[Config]] = SPTMethodConfig
 

@@ -50,6 +50,7 @@ from neuromix.layers.static_branch import EDIT, branch_of, static_classifier, wi
 from neuromix.methods.segments import require_spike_time, unrolled
 from neuromix.methods.sltt import share_gradients
 from neuromix.methods.step_features import Steps, run_steps
+from neuromix.training.auxiliary import AuxiliaryLosses
 from neuromix.training.method import Method, Stage
 from neuromix.training.task import Losses, Task, total
 
@@ -205,13 +206,14 @@ class TransferDVS(Method):
         still_BTPHW = shown(batch.tensor(FIELD), image_BTPHW)
         static_BTPHW = with_replaced(still_BTPHW, image_BTPHW, p, run.generator)
         at = config.feature or getattr(run.model, "aligned_at", None)
-        static, event = two_branches(run.model, static_BTPHW, batch, at=at, autocast=run.fabric.autocast)
+        with AuxiliaryLosses(run.model) as auxiliary:
+            static, event = two_branches(run.model, static_BTPHW, batch, at=at, autocast=run.fabric.autocast)
 
         def loss(logits_BK: Tensor) -> Tensor:
             return total(run.task.loss(logits_BK, batch))
 
         losses: Losses = transfer_losses(static, event, branch_of(run.model).coefficient_T(), loss, config)
-        losses = run.method.with_added(losses, run, batch, event.logits.mean(0))
+        losses = run.method.with_added(losses, run, batch, event.logits.mean(0), auxiliary)
         run.backward(total(losses))
         share_gradients(run)
         return losses

@@ -23,7 +23,8 @@ from neuromix.mixers.sdsa import SDSA, SpikeAttention
 from neuromix.neurons.integer import IntegerNeuron
 from neuromix.neurons.integrate_and_fire import MembraneNeuron
 from neuromix.ops.lif import LIFParameters
-from neuromix.runtime.function_rules import convolve, linear, on_map, over_channels, pair, read
+from neuromix.runtime.arguments import on_map, over_channels, pair, read
+from neuromix.runtime.function_rules import convolve, linear
 from neuromix.runtime.node import BINARY, MAX_LEVELS, REAL
 from neuromix.runtime.traced import R, Rule, Traced
 

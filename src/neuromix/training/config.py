@@ -37,7 +37,7 @@ class TrainConfig(Config):
     seed: int = 0
     precision: Precision = "auto"  # 32 bits on a CPU, bf16-mixed on a GPU
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    channels_last: bool = True  # keep maps in the order N, H, W, C, in which convolutions are faster
+    channels_last: bool = True  # keep maps in the order N, H, W, C, in which 2-D convolutions are faster
     threads: int | None = None  # of PyTorch on a CPU; None: its own choice
     workers: int | None = None  # processes that read data; None: 0 on a CPU, else up to 8
     checkpoint_steps: int | None = None  # also save within an epoch, after so many steps

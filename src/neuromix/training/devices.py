@@ -10,6 +10,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 import neuromix
 from neuromix.core.errors import ConfigError
@@ -66,6 +67,17 @@ def environment(fabric: Fabric) -> dict[str, Any]:
         "processes": fabric.world_size,
         "precision": fabric.strategy.precision.precision,
     }
+
+
+def to_channels_last(model: nn.Module) -> None:
+    """Puts tensors with four axes, the weights of 2-D convolutions among them, in the memory order N, H, W, C.
+
+    Maps take the order of the weights that made them. What has five axes, as the weights of 3-D convolutions have,
+    stays as it is.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
 
 
 def processor_name() -> str:

@@ -20,7 +20,7 @@ from neuromix.core.layout import transfer
 from neuromix.core.model import Model
 from neuromix.data.dataset import Loader
 from neuromix.training.chance import stage_seed
-from neuromix.training.devices import default_workers
+from neuromix.training.devices import default_workers, to_channels_last
 from neuromix.training.ema import Ema
 from neuromix.training.evaluate import evaluate
 from neuromix.training.method import Stage
@@ -121,7 +121,7 @@ class Loop:
         run, config, fabric = self.run, self.run.config, self.run.fabric
         run.model.to(fabric.device)
         if config.channels_last:
-            run.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            to_channels_last(run.model)
         rules = {**run.model.parameter_rules(), **stage.rules}
         run.net, run.optimiser = fabric.setup(run.model, make_optimiser(run.model, config, rules))
         run.ema = Ema(run.model, config.ema) if config.ema > 0 else None

@@ -12,6 +12,7 @@ from neuromix.core.batch import Batch
 from neuromix.core.config import Config, Spec
 from neuromix.core.errors import ConfigError
 from neuromix.core.model import Model
+from neuromix.training.auxiliary import AuxiliaryLosses
 from neuromix.training.optimiser import Rules
 from neuromix.training.task import Losses, Task, total
 
@@ -77,7 +78,11 @@ class Method:
         raise NotImplementedError
 
     def step(self, run: Run, batch: Batch) -> Losses:
-        """Replaces forward and backward: leaves gradients in the parameters, through `run.backward`."""
+        """Replaces forward and backward: leaves gradients in the parameters, through `run.backward`.
+
+        A step that does not take its losses from `run.losses` runs the model within `AuxiliaryLosses`, and hands it
+        to `run.method.with_added`.
+        """
         raise NotImplementedError
 
     def losses(self, run: Run, batch: Batch, output: Any) -> Losses:
@@ -147,25 +152,24 @@ class Stack:
         return owner.step(run, batch) if owner is not None else backpropagate(run, batch)
 
     def losses(self, run: Run, batch: Batch) -> Losses:
-        """All that is minimised on a batch: the objective, and what methods add to it.
+        """All that is minimised on a batch: the objective, and what layers and methods add to it.
 
         Raises:
             ConfigError: two losses of one name.
         """
-        if not self._adding:
-            return self._objective(run, batch)
-        with _outputs(run.model) as outputs:
+        with AuxiliaryLosses(run.model) as auxiliary, _outputs(run.model) as outputs:
             losses = self._objective(run, batch)
-        return self.with_added(losses, run, batch, outputs[-1])
+        return self.with_added(losses, run, batch, outputs[-1] if outputs else None, auxiliary)
 
-    def with_added(self, losses: Losses, run: Run, batch: Batch, output: Any) -> Losses:
-        """These losses, and those that methods add to them for an output of the model.
+    def with_added(
+        self, losses: Losses, run: Run, batch: Batch, output: Any, auxiliary: AuxiliaryLosses
+    ) -> Losses:
+        """These losses, those that layers ask for, and those that methods add for an output of the model.
 
         Raises:
             ConfigError: two losses of one name.
         """
-        for method in self._adding:
-            added = method.losses(run, batch, output)
+        for added in (auxiliary.losses(), *(method.losses(run, batch, output) for method in self._adding)):
             if losses.keys() & added.keys():
                 raise ConfigError(f"two losses are called {', '.join(losses.keys() & added.keys())}")
             losses = {**losses, **added}
@@ -220,9 +224,9 @@ def _has(method: Method, hook: str) -> bool:
 
 @contextmanager
 def _outputs(model: Model) -> Iterator[list[Any]]:
-    """What the model gives in each call while the context is open."""
+    """What the model gave in its last call while the context was open, once it has been called."""
     outputs: list[Any] = []
-    handle = model.register_forward_hook(lambda _, __, output: outputs.append(output))
+    handle = model.register_forward_hook(lambda _, __, output: outputs.__setitem__(slice(None), [output]))
     try:
         yield outputs
     finally:

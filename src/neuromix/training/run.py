@@ -65,7 +65,7 @@ class Run:
         self._share = 1.0
 
     def losses(self, batch: Batch) -> Losses:
-        """All that is minimised on a batch: the objective and what the methods add."""
+        """All that is minimised on a batch: the objective, and what layers and methods add."""
         return self.method.losses(self, batch)
 
     def backward(self, loss: Tensor) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from neuromix.core.model import Model
 from neuromix.core.observe import draws
+from neuromix.training.auxiliary import AuxiliaryLosses
 from neuromix.training.chance import generator
 from neuromix.training.task import Task, total
 
@@ -31,5 +32,7 @@ def trial(model: Model, task: Task) -> list[str]:
             task.predict(model.eval(), batch, chance)
         return []
     with draws(model, chance):
-        total(task.objective(model, batch, chance)).backward()  # type: ignore[no-untyped-call]
+        with AuxiliaryLosses(model) as auxiliary:
+            losses = task.objective(model, batch, chance)
+        total({**losses, **auxiliary.losses()}).backward()  # type: ignore[no-untyped-call]
     return [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]

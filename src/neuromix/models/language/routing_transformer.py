@@ -238,7 +238,6 @@ _WIKITEXT = {
     tasks=("language-modelling",),
     family="sequence",
     provenance="authors' code",
-    methods=("auxiliary",),
     variants={
         "routing_transformer_enwik8_8k": {**_ENWIK8, "max_length": 8192, "window": 512},
         "routing_transformer_enwik8_12k": {**_ENWIK8, "max_length": 12_288, "window": 256},
