@@ -4,8 +4,11 @@
 
 `--data` names a folder with BasicMotions_TRAIN.ts and BasicMotions_TEST.ts: acceleration and turning of a watch, six
 channels of 100 samples, four activities, 40 windows to learn from and 40 to test on. Samples go into the net as they
-are, brought to one scale; the net is `l2mu_nano`. After training half the weights of each layer are set to zero, the
-smallest ones, and the net is trained for five more epochs. Of 40 windows one is 2.5 points.
+are in the file; the net is `l2mu_nano`. After training half the weights of each layer are set to zero, the smallest
+ones, and the net is trained for five more epochs. Of 40 windows one is 2.5 points.
+
+Settings were chosen by cross-validation within the windows to learn from; the test windows had no part in it. Channels
+brought to deviation 1, as the task does by default, did worse there.
 """
 
 from __future__ import annotations
@@ -54,11 +57,12 @@ def measured(seed: int, folder: Path, options: argparse.Namespace) -> dict[str, 
         "l2mu_nano",
         "series-classification",
         run,
-        task_config={"data": str(options.data)},
+        task_config={"data": str(options.data), "normalise": "none"},
         method="prune_magnitude",
         method_config={"tuning_epochs": 1 if options.quick else 5},
         epochs=1 if options.quick else 30,
-        lr=3e-3,
+        lr=2e-3,
+        weight_decay=0.0,
         seed=seed,
     )
     seconds, task = time.perf_counter() - begin, open_run(run).task
@@ -89,6 +93,7 @@ def main() -> None:
         ("half the weights set to zero, %", cell("pruned"), "–"),
         ("and 5 epochs more, %", cell("tuned"), "–"),
         ("lost by pruning, points", lost, "below 2"),
+        ("training of both, minutes", mean_and_spread([run["seconds"] / 60 for run in found]), "below 5"),
         ("parameters", f"{found[0]['parameters']:,}", "–"),
     ]
     for name, about in (("dense", "dense"), ("tuned", "pruned")):
