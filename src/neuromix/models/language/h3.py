@@ -40,11 +40,12 @@ class H3LMConfig(DecoderConfig):
     attention: Spec = _attention(12)
     attention_layers: tuple[int, ...] = (6,)  # blocks, from 0, that have `attention` in place of the mixer
     ffn_hidden: int | None = None  # units of the feed-forward networks; None: 4 dim
+    init_std: float = 0.02  # of all weights at the start, > 0; a narrow net wants more, about dim^-0.5
     ssm_lr: float = 1.0  # learning rate of A, B and dt of the state spaces, as a share of the others'
 
     def validate(self) -> None:
         super().validate()
-        self.require_positive("layers", "ssm_lr")
+        self.require_positive("layers", "init_std", "ssm_lr")
         if self.ffn_hidden is not None:
             self.require_positive("ffn_hidden")
         self.require(
@@ -88,8 +89,15 @@ _2_7B = {"dim": 2560, "layers": 32, "attention": _attention(20), "attention_laye
             "attention_layers": (2,),
             "dropout": 0.0,
         },
-        # Ours, for tasks of recall: no attention.
-        "h3_recall": {"vocab_size": 16, "dim": 32, "layers": 2, "attention_layers": ()},
+        # Ours, for tasks of recall: no attention, and no dropout, as their sequences are always new.
+        "h3_recall": {
+            "vocab_size": 16,
+            "dim": 32,
+            "layers": 2,
+            "attention_layers": (),
+            "dropout": 0.0,
+            "init_std": 0.2,
+        },
     },
     tiny={
         "vocab_size": 29,
@@ -111,8 +119,8 @@ _2_7B = {"dim": 2560, "layers": 32, "attention": _attention(20), "attention_laye
 class H3LM(Decoder):
     """The H3 language model.
 
-    Weights start normal with deviation 0.02; what ends a branch of attention or of a feed-forward network, by the root
-    of twice the number of layers less.
+    Weights start normal with deviation `init_std`; what ends a branch of attention or of a feed-forward network, by the
+    root of twice the number of layers less.
     """
 
     Config: ClassVar[type[ModelConfig]] = H3LMConfig
@@ -120,10 +128,12 @@ class H3LM(Decoder):
     def __init__(self, config: H3LMConfig) -> None:
         super().__init__(config)
         attention = tuple(f"{i}.mixer.branch.out" for i in config.attention_layers)
+        end = config.init_std / math.sqrt(2 * config.layers)
+        nn.init.normal_(self.embedding.weight, std=config.init_std)  # the head's too, if they are tied
         for name, module in self.blocks.named_modules():
             if isinstance(module, nn.Linear):
-                ends = name in attention or name.endswith(".contract")
-                nn.init.normal_(module.weight, std=0.02 / math.sqrt(2 * config.layers) if ends else 0.02)
+                ends_branch = name in attention or name.endswith(".contract")
+                nn.init.normal_(module.weight, std=end if ends_branch else config.init_std)
                 nn.init.zeros_(module.bias)
 
     def parameter_rules(self) -> dict[str, dict[str, float]]:
