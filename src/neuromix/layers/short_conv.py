@@ -77,8 +77,11 @@ class ShortConv(nn.Module):
     def _over_all(
         self, x_BLC: Tensor, state_BCW: Tensor, segments_BL: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        known_BCL = torch.cat([state_BCW, x_BLC.mT], 2)
         length = x_BLC.shape[1]
+        if length == 1 and segments_BL is None:  # where a convolution would be most of the time of a step
+            y_BC, after_BCW = self.step(x_BLC[:, 0], state_BCW)
+            return y_BC[:, None], after_BCW
+        known_BCL = torch.cat([state_BCW, x_BLC.mT], 2)
         after_BCW = known_BCL[:, :, length:]
         if segments_BL is None:
             return self._activated(self.conv(known_BCL[:, :, 1:]).mT), after_BCW
