@@ -32,12 +32,14 @@ struct StateRows {
 // The decays and states of a chunk once more: state.at[t] is the one before step t.
 template <typename Real>
 NEUROMIX_INLINE void replay(Scratch<Real>& s, const StateRows<Real>& rows, const Real* B, std::size_t width,
-                            const std::uint8_t* reset, std::size_t steps) {
+                            const std::uint8_t* reset, std::size_t steps, const Ahead<Real, 5>& ahead,
+                            std::size_t group) {
   Pack<Real> h[kTogether], rate[kTogether];
   for (std::size_t n = 0; n < kTogether; ++n) h[n] = s.state[n].at[0] = rows.kept[n], rate[n] = rows.rate[n];
   for (std::size_t t = 0; t < steps; ++t, B += width) {
     const Pack<Real> delta = s.delta.at[t], input = s.input.at[t];
     const bool resets = reset && reset[t];
+    ahead.ask(group, t);
     for (std::size_t n = 0; n < kTogether; ++n) {
       Pack<Real> decay = power_of_two<Real>(delta * rate[n]);
       if (resets) decay = Pack<Real>{};
@@ -106,7 +108,7 @@ NEUROMIX_INLINE void back_block(Scratch<Real>& s, const SelectiveScanBack<Real>&
   const Ahead<Real, 5> ahead{{job.x_BLD + next, job.delta_BLD + next, job.grad_y_BLD + next, job.grad_x_BLD + next,
                               job.grad_delta_BLD + next},
                              stride,
-                             steps};
+                             width / kTogether};
   gather(job.x_BLD + at, stride, steps, lanes, s.x);
   gather(job.delta_BLD + at, stride, steps, lanes, s.delta);
   gather(job.grad_y_BLD + at, stride, steps, lanes, s.grad_y);
@@ -115,8 +117,7 @@ NEUROMIX_INLINE void back_block(Scratch<Real>& s, const SelectiveScanBack<Real>&
     s.grad_input.at[t] = s.grad_delta.at[t] = Pack<Real>{};
   }
   for (std::size_t n = 0; n < width; n += kTogether) {
-    ahead.ask(n, width);
-    replay(s, rows.from(n), B + n, width, reset, steps);
+    replay(s, rows.from(n), B + n, width, reset, steps, ahead, n / kTogether);
     walk_back(s, rows.from(n), B + n, C + n, width, steps);
   }
   // The rate is A in powers of two.

@@ -46,18 +46,16 @@ NEUROMIX_INLINE std::size_t kept_at(const ScanShape& shape, std::size_t batch, s
   return ((batch * shape.chunks() + chunk) * shape.channels + channel) * shape.states;
 }
 
-// The rows of numbers of the block that comes next, asked for in as many parts as there are groups of states: they lie
-// too far from each other for the processor to see what comes.
+// The rows of numbers of the block that comes next. They lie too far from each other for the processor to see what
+// comes, and each on a page of its own: all groups of states ask for some of them, one at a time between other work.
 template <typename Real, std::size_t arrays>
 struct Ahead {
   const Real* const of[arrays];
-  std::size_t stride, steps;
+  std::size_t stride, groups;
 
-  // `part` of `parts` begins here: it is kTogether of them long.
-  NEUROMIX_INLINE void ask(std::size_t part, std::size_t parts) const {
-    for (const Real* const rows : of)
-      for (std::size_t t = steps * part / parts; t < steps * (part + kTogether) / parts; ++t)
-        NEUROMIX_PREFETCH(rows + t * stride);
+  NEUROMIX_INLINE void ask(std::size_t group, std::size_t t) const {
+    if (t % groups != group) return;
+    for (const Real* const rows : of) NEUROMIX_PREFETCH(rows + t * stride);
   }
 };
 

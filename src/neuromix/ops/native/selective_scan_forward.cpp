@@ -16,13 +16,14 @@ struct Scratch {
 template <typename Real>
 NEUROMIX_INLINE void scan_states(Scratch<Real>& s, const Pack<Real>* rates, const Real* B, const Real* C,
                                  std::size_t width, const std::uint8_t* reset, std::size_t steps,
-                                 Pack<Real>* state) {
+                                 const Ahead<Real, 3>& ahead, std::size_t group, Pack<Real>* state) {
   Pack<Real> h[kTogether], rate[kTogether];
   for (std::size_t n = 0; n < kTogether; ++n) h[n] = state[n], rate[n] = rates[n];
   for (std::size_t t = 0; t < steps; ++t, B += width, C += width) {
     const Pack<Real> delta = s.delta.at[t], input = s.input.at[t];
     Pack<Real> y = s.y.at[t];
     const bool resets = reset && reset[t];
+    ahead.ask(group, t);
     for (std::size_t n = 0; n < kTogether; ++n) {
       Pack<Real> decay = power_of_two<Real>(delta * rate[n]);
       if (resets) decay = Pack<Real>{};
@@ -40,17 +41,16 @@ NEUROMIX_INLINE void scan_block(Scratch<Real>& s, const SelectiveScan<Real>& job
                                 std::size_t lanes, const Pack<Real>* rate, const Real* B, const Real* C,
                                 const std::uint8_t* reset, std::size_t steps, Pack<Real>* state) {
   const std::size_t width = padded(job.states);
-  const Ahead<Real, 3> ahead{{job.x_BLD + next, job.delta_BLD + next, job.y_BLD + next}, job.channels, steps};
+  const Ahead<Real, 3> ahead{
+      {job.x_BLD + next, job.delta_BLD + next, job.y_BLD + next}, job.channels, width / kTogether};
   gather(job.x_BLD + at, job.channels, steps, lanes, s.input);
   gather(job.delta_BLD + at, job.channels, steps, lanes, s.delta);
   for (std::size_t t = 0; t < steps; ++t) {
     s.input.at[t] *= s.delta.at[t];
     s.y.at[t] = Pack<Real>{};
   }
-  for (std::size_t n = 0; n < width; n += kTogether) {
-    ahead.ask(n, width);
-    scan_states(s, rate + n, B + n, C + n, width, reset, steps, state + n);
-  }
+  for (std::size_t n = 0; n < width; n += kTogether)
+    scan_states(s, rate + n, B + n, C + n, width, reset, steps, ahead, n / kTogether, state + n);
   scatter(s.y, steps, lanes, job.y_BLD + at, job.channels);
 }
 
