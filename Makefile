@@ -47,7 +47,7 @@ fast: $(INSTALLED)
 	$(PYTEST) -m "not slow"
 
 slow: $(INSTALLED)
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow --durations 20
 
 demo: $(INSTALLED)
 	$(BIN)/neuromix demo --out demo --overwrite

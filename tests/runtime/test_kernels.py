@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TESTS = ("tests/runtime/test_engine.py", "tests/ops/test_selective_scan.py")
+ENGINE = ["tests/runtime/test_engine.py"]
+SCAN = ["tests/ops/test_selective_scan.py", "-k", "native or decays"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kernels", ["portable", "avx2"])
-def test_older_kernels(kernels: str) -> None:
+@pytest.mark.parametrize("tests", [ENGINE, SCAN], ids=["engine", "scan"])
+def test_older_kernels(tests: list[str], kernels: str) -> None:
     environment = {**os.environ, "NEUROMIX_KERNELS": kernels}
     in_use = "import neuromix._runtime as engine; print(engine.kernels())"
     asked = subprocess.run(
@@ -24,7 +26,7 @@ def test_older_kernels(kernels: str) -> None:
     if asked.stdout.strip() != kernels and kernels != "portable":
         pytest.skip(f"this processor has no {kernels}")
     assert asked.stdout.strip() == kernels
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", *TESTS]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(
         command,
         cwd=ROOT,
