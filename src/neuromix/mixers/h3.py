@@ -115,6 +115,10 @@ class H3(SequenceMixer):
     ) -> Any:
         self.require_width(x_BLD)
         tokens = require_tokens(tokens, x_BLD)
+        if tokens == NO_TOKENS and x_BLD.shape[1] == 1:  # where a step needs no kernel and no transform
+            x_BD = x_BLD[:, 0]
+            y_BD, state = self.step(x_BD, self.initial_state(x_BD) if state is None else state)
+            return (y_BD.unsqueeze(1), state) if return_state else y_BD.unsqueeze(1)
         if tokens == NO_TOKENS or not x_BLD.numel():
             return self._sequence(x_BLD, state, None, return_state)
         runs = Runs.of(x_BLD.shape[:2], *tokens)
@@ -125,8 +129,9 @@ class H3(SequenceMixer):
         return runs.join(found[0]), H3State(*map(runs.leave, found[1]))
 
     def step(self, x_BD: Tensor, state: H3State) -> tuple[Tensor, H3State]:
-        shifted, shift = self.shift.step(self.k(x_BD), state.shift_BDN)
-        q, k, v = self.q(x_BD), shifted + self.shift_D * self.k(x_BD), self.v(x_BD)
+        q, raw, v = self.q(x_BD), self.k(x_BD), self.v(x_BD)
+        shifted, shift = self.shift.step(raw, state.shift_BDN)
+        k = shifted + self.shift_D * raw
         kv_BEEH = self._outer(k, v)
         y_BEEH, diagonal = self.diagonal.step(kv_BEEH, torch.view_as_complex(state.diagonal_BEEHN2))
         o_BD = self._inner(q, y_BEEH + self.D * kv_BEEH)
