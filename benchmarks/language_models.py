@@ -131,11 +131,13 @@ def row_of(name: str, runs: list[dict[str, float]], contexts: tuple[int, ...]) -
 
 
 def known(options: argparse.Namespace, settings: Mapping[str, Any]) -> dict[str, list[dict[str, float]]]:
-    """The models that a ledger of the same settings has already."""
-    if options.json is None or not options.json.is_file() or options.again:
+    """The models that a ledger of the same settings has already, without those that are to be done again."""
+    if options.json is None or not options.json.is_file():
         return {}
     ledger = json.loads(options.json.read_text(encoding="utf-8"))
-    return dict(ledger["models"]) if ledger.get("settings") == settings else {}
+    models = ledger["models"] if ledger.get("settings") == settings else {}
+    again = options.models if options.again else ()
+    return {name: runs for name, runs in models.items() if name not in again}
 
 
 def main() -> None:
@@ -144,7 +146,7 @@ def main() -> None:
     command.add_argument("--data", type=Path, required=True, help="a text file")
     command.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     command.add_argument("--tokens", type=int, default=1_000_000, help="that each model is trained with")
-    command.add_argument("--again", action="store_true", help="also the models that the ledger has already")
+    command.add_argument("--again", action="store_true", help="also those models that the ledger has already")
     options = command.parse_args()
     tokens = 2 * LENGTH * BATCH if options.quick else options.tokens
     contexts = (16, 64) if options.quick else CONTEXTS
@@ -160,6 +162,12 @@ def main() -> None:
         "contexts": list(contexts),
     }
     models = {} if options.quick else known(options, settings)
+    columns = (*COLUMNS, *(f"state after {n} tokens, KiB" for n in contexts))
+
+    def write() -> None:
+        rows = [row_of(name, models[name], contexts) for name in MODELS if name in models]
+        report(options, columns, rows, models=models, settings=settings)
+
     for name in [name for name in options.models if name not in models]:
         with tempfile.TemporaryDirectory() as folder:
             runs = []
@@ -169,9 +177,8 @@ def main() -> None:
                 found |= generating(model, 8 if options.quick else 128, contexts)
                 runs.append({"parameters": float(model.num_parameters()), **found})
         models[name] = runs
-        rows = [row_of(name, models[name], contexts) for name in MODELS if name in models]
-        columns = (*COLUMNS, *(f"state after {n} tokens, KiB" for n in contexts))
-        report(options, columns, rows, models=models, settings=settings)
+        write()
+    write()
 
 
 if __name__ == "__main__":
