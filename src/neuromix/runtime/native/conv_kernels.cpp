@@ -4,20 +4,12 @@
 #include <algorithm>
 #include <cstring>
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
+#include "ops/native/pack.h"
 
 namespace nmx {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr std::size_t kLanes = 16;
-#elif defined(__AVX2__)
-constexpr std::size_t kLanes = 8;
-#else
-constexpr std::size_t kLanes = 4;
-#endif
+constexpr std::size_t kLanes = neuromix::kVectorBytes / sizeof(float);
 constexpr std::size_t kVectors = kTile / kLanes;
 
 typedef float Floats __attribute__((vector_size(kLanes * 4)));
