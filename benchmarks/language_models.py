@@ -168,7 +168,8 @@ def main() -> None:
         rows = [row_of(name, models[name], contexts) for name in MODELS if name in models]
         report(options, columns, rows, models=models, settings=settings)
 
-    for name in [name for name in options.models if name not in models]:
+    missing = [name for name in options.models if name not in models]
+    for name in missing:
         with tempfile.TemporaryDirectory() as folder:
             runs = []
             for seed in range(options.seeds):
@@ -178,7 +179,8 @@ def main() -> None:
                 runs.append({"parameters": float(model.num_parameters()), **found})
         models[name] = runs
         write()
-    write()
+    if not missing:  # so that the ledger tells the command that makes all of it
+        write()
 
 
 if __name__ == "__main__":

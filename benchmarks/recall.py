@@ -3,11 +3,10 @@
     python benchmarks/recall.py --json results/recall.json
 
 About 100 000 parameters each, the same sequences and the same steps of the same optimiser, on one thread. Phonebook: a
-list of names and numbers, then names that are asked for. Trained on lists of 8 as
-`mamba_hybrid.py` does it, by the answers to questions for all of them; scored by the last of five, for lists of 8 and
-of 16. Induction heads: trained on 32 tokens,
-scored on 32 and on 256. Accuracies are of held-out sequences all of whose answer is right. The ledger is written after
-each model, so that one that was stopped holds what was done.
+list of names and numbers, then names that are asked for; trained on lists of 8 as `mamba_hybrid.py` does it, by the
+answers to questions for all of them, and scored by the last of five, for lists of 8 and of 16. Induction heads: trained
+on 32 tokens, scored on 32 and on 256. Accuracies are of held-out sequences all of whose answer is right. The ledger is
+written after each model, so that one that was stopped holds what was done.
 """
 
 from __future__ import annotations

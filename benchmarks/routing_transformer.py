@@ -27,6 +27,7 @@ from neuromix.measure.memory import training_memory
 from neuromix.mixers.routing_attention import RoutingAttention
 from neuromix.mixers.routing_heads import RoutingHeads, RoutingHeadsConfig
 from neuromix.mixers.sequence import Tokens
+from neuromix.training.auxiliary import AuxiliaryLosses
 
 LENGTHS = (1024, 2048, 4096, 8192)
 LETTERS, HALF = 16, 32
@@ -101,12 +102,11 @@ def copied(options: dict[str, Any], steps: int, seed: int) -> dict[str, float]:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
     for _ in range(steps):
         ids = rows(32, generator)
-        with record(model, "aux_loss") as seen:
+        with AuxiliaryLosses(model) as auxiliary:
             logits = model(ids[:, :-1])
-        aux = [x for each in seen.values() for x in each]
         loss = F.cross_entropy(logits[:, HALF - 1 :].flatten(0, 1), ids[:, HALF:].flatten())
         optimiser.zero_grad()
-        (loss + sum(aux)).backward()
+        (loss + sum(auxiliary.losses().values())).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()

@@ -27,9 +27,9 @@ import neuromix
 from neuromix.core.config import Spec
 from neuromix.core.edits import apply_edit
 from neuromix.core.model import Model
-from neuromix.core.observe import record
 from neuromix.mixers.pq_attention import PQAttention, PQAttentionConfig
 from neuromix.ops.selected_attention import selected_attention
+from neuromix.training.auxiliary import AuxiliaryLosses
 
 LENGTH, BATCH = 256, 8
 NET = {
@@ -90,11 +90,11 @@ def fit(model: Model, text: Tensor, steps: int, rate: float, seed: int) -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.1)
     for _ in range(steps):
         ids = windows(text, BATCH, generator)
-        with record(model.train(), "aux_loss") as seen:
+        with AuxiliaryLosses(model.train()) as auxiliary:
             logits = model(ids[:, :-1])
         loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
         optimiser.zero_grad()
-        (loss + sum(x for each in seen.values() for x in each)).backward()
+        (loss + sum(auxiliary.losses().values())).backward()
         nn.utils.clip_grad_norm_(learning, 1.0)
         optimiser.step()
         schedule.step()
