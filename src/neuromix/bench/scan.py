@@ -11,11 +11,11 @@ Contestants, all at batch 1 in float32:
 
 What the scan costs at least, for L tokens, D channels and N states, each measured as what this machine takes for it:
 
-- `copy`: it reads x, delta and the gradient of y twice or once and writes y and two gradients, 8 L D numbers in all,
-  with B and C small;
+- `copy`: forward reads x and delta and writes y, backward reads both again with the gradient of y and writes two
+  gradients, 8 L D numbers in all; B and C are small;
 - `exponentials`: L D N of them forward and as many again backward, by PyTorch on numbers that stay in the cache;
-- `products`: 10 multiply-adds a state and step forward (7 of them for the exponential) and 17 backward, as a matrix
-  product of as many.
+- `products`: 10 multiply-adds a state and step forward and 17 backward, 7 of them each way for the exponential, as a
+  matrix product of as many.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FLOORS = ("copy", "exponentials", "products")
 def run(
     *, rounds: int = 5, threads: int = 2, lengths: Sequence[int] = LENGTHS, on_turn: OnTurn = silent
 ) -> BenchResult:
-    """Measures every length; the longest run of the loop takes some 15 s."""
+    """Measures every length; the longest run, attention over 16,384 tokens, takes some 25 s."""
     result = BenchResult.begin("scan", threads=threads, rounds=rounds)
     for length in lengths:
         contestants = [_scan(form, length) for form in ("auto", "chunk", "loop")]

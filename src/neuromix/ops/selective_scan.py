@@ -47,8 +47,8 @@ def selective_scan(
     [B, L, D, N]; "chunk" scans inside chunks, hands the state on, and computes a chunk again in the backward, so
     that it holds [B, chunk_size, D, N] only; "native" is the fused kernel on a CPU, for real A and for B and C of each
     token. It keeps the state of every 32nd step, reads x and delta and writes y: 3 B*L*D numbers forward and 8 with
-    the gradients, whatever N is. What it costs is B*L*D*N exponentials each way, of 12 to 16 operations, and 3 more
-    operations around each forward and 12 backward.
+    the gradients, whatever N is. What it costs is B*L*D*N exponentials each way, of 11 to 14 operations, and 3 more
+    operations around each forward and 15 backward.
 
     Args:
         x_BLD: real.

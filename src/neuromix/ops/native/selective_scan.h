@@ -31,7 +31,7 @@ struct ScanShape {
 // h_t = exp(delta_t A) h_{t-1} + delta_t B_t x_t;  y_t = C_t . h_t. All arrays are dense; `reset` may be null,
 // else h_{t-1} counts as 0 where it is not 0; `kept` may be null.
 //
-// Least work: D*N exponentials (12 operations each with AVX-512, 16 without; no division, no table) and 3 D*N fused
+// Least work: D*N exponentials (11 operations each with AVX-512, 14 without; no division, no table) and 3 D*N fused
 // products for every step; least traffic: x, delta, y (3 D numbers a step) and B, C (2 G N), whatever N is.
 template <typename Real>
 struct SelectiveScan : ScanShape {
@@ -51,7 +51,7 @@ template <typename Real>
 void run(const SelectiveScan<Real>& job, std::size_t threads);
 
 // The gradients, from those of y and of the last state. The exponentials and states are computed once more, a
-// chunk at a time: D*N exponentials and 12 D*N further operations for every step; traffic: x, delta, the gradient
+// chunk at a time: D*N exponentials and 15 D*N further operations for every step; traffic: x, delta, the gradient
 // of y, those of x and delta (5 D numbers a step), B, C and S rows of sums for each.
 //
 // grad_A has a batch axis and grad_B, grad_C one of S = group_slices() slices of channels, over which the caller
