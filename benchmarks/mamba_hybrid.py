@@ -126,7 +126,11 @@ def main() -> None:
         )
         for name in NETS
     ]
-    rows += [(f"{name}, parameters", f"{weights[name]:,}", "about the same") for name in NETS]
+    larger = "more, by the larger states"
+    rows += [
+        (f"{name}, parameters", f"{weights[name]:,}", larger if NETS[name][1] > 8 else "about the same")
+        for name in NETS
+    ]
     report(options, ("", "Found", "Expected"), rows, accuracy=found, state_bytes=sizes, parameters=weights)
 
 
