@@ -87,28 +87,59 @@ std::uint64_t count_bits(const std::uint64_t* words, std::size_t count) {
   return all;
 }
 
-#if defined(__AVX512F__)
+// For each byte the numbers of its bits that are set, ascending.
+struct BitNumbers {
+  std::uint8_t of[256][8];
 
-std::size_t list_bits(const std::uint64_t* words, std::size_t count, std::uint32_t first, std::uint32_t* to) {
-  const std::uint32_t* const begin = to;
-  const __m512i places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  for (std::size_t w = 0; w < count; ++w)
-    for (std::uint64_t rest = words[w], at = first + 64 * w; rest; rest >>= 16, at += 16) {
-      const auto mask = Mask(rest);
-      _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(mask, _mm512_add_epi32(places, _mm512_set1_epi32(int(at)))));
-      to += __builtin_popcount(mask);
+  constexpr BitNumbers() : of() {
+    for (std::size_t byte = 0; byte < 256; ++byte)
+      for (std::size_t bit = 0, n = 0; bit < 8; ++bit)
+        if (byte >> bit & 1) of[byte][n++] = std::uint8_t(bit);
+  }
+};
+constexpr BitNumbers kBitNumbers;
+
+std::size_t list_bits(const std::uint64_t* words, std::size_t count, std::uint8_t* to) {
+  const std::uint8_t* const begin = to;
+  std::uint64_t first = 0;  // in all eight bytes
+  for (std::size_t w = 0; w < count; ++w) {
+    std::uint64_t rest = words[w];
+    for (int k = 0; k < 8; ++k, rest >>= 8, first += 0x0808080808080808u) {
+      std::uint64_t numbers;
+      std::memcpy(&numbers, kBitNumbers.of[rest & 0xff], sizeof numbers);
+      numbers += first;
+      std::memcpy(to, &numbers, sizeof numbers);
+      to += __builtin_popcount(unsigned(rest & 0xff));
     }
+  }
   return std::size_t(to - begin);
 }
+
+#if defined(__AVX512F__)
+
+// For processors that can also pick bytes; not all with AVX-512 can.
+__attribute__((target("avx512vbmi2"))) std::size_t list_bits_at_once(const std::uint64_t* words, std::size_t count,
+                                                                     std::uint8_t* to) {
+  const std::uint8_t* const begin = to;
+  alignas(64) std::uint8_t all[64];
+  for (std::size_t i = 0; i < 64; ++i) all[i] = std::uint8_t(i);
+  __m512i numbers = _mm512_load_si512(all);
+  for (std::size_t w = 0; w < count; ++w) {
+    const __m512i set = _mm512_maskz_compress_epi8(words[w], numbers);
+    const int some = __builtin_popcountll(words[w]);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_castsi512_si256(set));
+    if (some > 32) _mm512_storeu_si512(to, set);
+    to += some;
+    numbers = _mm512_add_epi8(numbers, _mm512_set1_epi8(64));
+  }
+  return std::size_t(to - begin);
+}
+
+const auto best_list_bits = __builtin_cpu_supports("avx512vbmi2") ? list_bits_at_once : list_bits;
 
 #else
 
-std::size_t list_bits(const std::uint64_t* words, std::size_t count, std::uint32_t first, std::uint32_t* to) {
-  const std::uint32_t* const begin = to;
-  for (std::size_t w = 0; w < count; ++w, first += 64)
-    for (std::uint64_t rest = words[w]; rest; rest &= rest - 1) *to++ = first + std::uint32_t(__builtin_ctzll(rest));
-  return std::size_t(to - begin);
-}
+constexpr auto best_list_bits = list_bits;
 
 #endif
 
@@ -146,12 +177,22 @@ void add_rows_times(const float* weights, const Events& events, std::size_t plac
   }
 }
 
-// The sums of a tile of integer weights, 16 outputs of each quarter at the index small_place has them.
-struct SmallSums {
+// The totals of a tile of integer weights, 16 outputs of each quarter at the index small_place has them.
+struct SmallTotals {
   static constexpr std::size_t kQuarter = kTile / 4 / kLanes;
   UInts sum[4][kQuarter] = {};
 
-  // to = bias + scale * sum, `zeros` being what all the bytes are too large by.
+  template <std::size_t width>
+  void load_from(const float* from) {
+    for (std::size_t q = 0; q < width / (kTile / 4); ++q)
+      for (std::size_t i = 0; i < kQuarter; ++i) sum[q][i] = load<UInts>(from + (q * kQuarter + i) * kLanes);
+  }
+  template <std::size_t width>
+  void store_to(float* to) const {
+    for (std::size_t q = 0; q < width / (kTile / 4); ++q)
+      for (std::size_t i = 0; i < kQuarter; ++i) store(to + (q * kQuarter + i) * kLanes, sum[q][i]);
+  }
+  // to = bias + scale * total, `zeros` being what all the bytes are too large by.
   template <std::size_t width>
   void finish(std::uint32_t zeros, const float* scale, const float* bias, float* to) const {
     for (std::size_t q = 0; q < width / (kTile / 4); ++q)
@@ -163,16 +204,25 @@ struct SmallSums {
   }
 };
 
-// Bytes add up in shorts, which 256 of them cannot overflow; then they go to the sums. To add a row as shorts adds 256
-// times the high bytes to the sums of the low ones, which comes off at the end.
-constexpr std::size_t kShortRun = 256;
-
-// The shorts of a tile. In half a tile the high bytes are 0.
+// Bytes add up in shorts, kSmallPanel of them at most. To add a row as shorts adds 256 times the high bytes to the sums
+// of the low ones, which comes off at the end. In half a tile the high bytes are 0.
 template <bool whole>
 struct SmallRun {
-  static constexpr std::size_t kVectors = SmallSums::kQuarter;
+  static constexpr std::size_t kVectors = SmallTotals::kQuarter, kShorts = 2 * kLanes;
   UShorts low[kVectors] = {}, high[kVectors] = {};
 
+  void load_from(const std::uint16_t* from) {
+    for (std::size_t i = 0; i < kVectors; ++i) {
+      low[i] = load<UShorts>(from + i * kShorts);
+      if (whole) high[i] = load<UShorts>(from + kTile / 2 + i * kShorts);
+    }
+  }
+  void store_to(std::uint16_t* to) const {
+    for (std::size_t i = 0; i < kVectors; ++i) {
+      store(to + i * kShorts, low[i]);
+      if (whole) store(to + kTile / 2 + i * kShorts, high[i]);
+    }
+  }
   void add(const std::uint8_t* row) {
     for (std::size_t i = 0; i < kVectors; ++i) {
       const UShorts bytes = load<UShorts>(row + i * 4 * kLanes);
@@ -180,7 +230,7 @@ struct SmallRun {
       if (whole) high[i] += bytes >> 8;
     }
   }
-  void move_to(SmallSums& total) const {
+  void move_to(SmallTotals& total) const {
     for (std::size_t i = 0; i < kVectors; ++i) {
       const UInts lows = UInts(low[i] - (high[i] << 8)), highs = UInts(high[i]);
       total.sum[0][i] += lows & 0xffff, total.sum[1][i] += lows >> 16;
@@ -190,34 +240,39 @@ struct SmallRun {
 };
 
 template <std::size_t width>
-void add_small_rows(const std::uint8_t* weights, const Events& events, std::size_t places, const float* scale,
-                    const float* bias, float* sums) {
-  for (std::size_t place = 0; place < places; ++place, sums += kTile) {
-    const std::uint32_t* next = events.rows + events.begins[place];
-    const std::uint32_t* const end = events.rows + events.begins[place + 1];
-    const auto zeros = std::uint32_t(end - next) * kSmallZero;
-    SmallSums total;
-    do {
-      SmallRun<width == kTile> run;
-      const std::uint32_t* const stop = next + std::min<std::ptrdiff_t>(kShortRun, end - next);
-#pragma GCC unroll 4
-      for (; next < stop; ++next) run.add(weights + *next * kTile);
-      run.move_to(total);
-    } while (next < end);
-    total.finish<width>(zeros, scale, bias, sums);
+void add_small_panel(const SmallPanel& panel, std::size_t places, const SmallSums& to) {
+  for (std::size_t place = 0; place < places; ++place) {
+    SmallRun<width == kTile> run;
+    if (panel.goes_on) run.load_from(to.shorts + place * kTile);
+    const std::uint8_t *next = panel.rows + panel.begins[place], *const end = panel.rows + panel.begins[place + 1];
+    for (; next + 4 <= end; next += 4)
+      for (std::size_t i = 0; i < 4; ++i) run.add(panel.weights + next[i] * kTile);
+    for (; next < end; ++next) run.add(panel.weights + *next * kTile);
+    if (panel.then == Then::keep) {
+      run.store_to(to.shorts + place * kTile);
+      continue;
+    }
+    float* const sums = to.sums + place * kTile;
+    SmallTotals total;
+    if (panel.has_totals) total.load_from<width>(sums);
+    run.move_to(total);
+    if (panel.then == Then::move)
+      total.store_to<width>(sums);
+    else
+      total.finish<width>(to.counts[place] * kSmallZero, to.scale, to.bias, sums);
   }
 }
 
 void add_small_rows_times(const std::uint8_t* weights, const Events& events, std::size_t places, const float* scale,
                           const float* bias, float* sums) {
   for (std::size_t place = 0; place < places; ++place, sums += kTile) {
-    SmallSums total;
+    SmallTotals total;
     std::uint32_t zeros = 0;
     for (std::size_t e = events.begins[place]; e < events.begins[place + 1]; ++e) {
       const std::uint8_t* row = weights + events.rows[e] * kTile;
       const std::uint32_t factor = events.factors[e];
       zeros += factor * kSmallZero;
-      for (std::size_t i = 0; i < SmallSums::kQuarter; ++i) {
+      for (std::size_t i = 0; i < SmallTotals::kQuarter; ++i) {
         const UInts bytes = load<UInts>(row + i * 4 * kLanes);
         total.sum[0][i] += factor * (bytes & 0xff), total.sum[1][i] += factor * (bytes >> 16 & 0xff);
         total.sum[2][i] += factor * (bytes >> 8 & 0xff), total.sum[3][i] += factor * (bytes >> 24);
@@ -388,11 +443,11 @@ void fire(const Neuron& neuron, std::size_t channel, std::size_t count, std::siz
 extern const Kernels NMX_EXPAND(NMX_TABLE_OF, NEUROMIX_SET);
 const Kernels NMX_EXPAND(NMX_TABLE_OF, NEUROMIX_SET) = {NMX_EXPAND(NMX_NAME_OF, NEUROMIX_SET),
                              count_bits,
-                             list_bits,
+                             best_list_bits,
                              copy_list,
                              {add_panel<kTile / 2>, add_panel<kTile>},
                              add_rows_times,
-                             {add_small_rows<kTile / 2>, add_small_rows<kTile>},
+                             {add_small_panel<kTile / 2>, add_small_panel<kTile>},
                              add_small_rows_times,
                              {multiply<kTile / 2>, multiply<kTile>},
                              add_spikes,

@@ -19,14 +19,39 @@ constexpr std::size_t kPixels = 7;
 constexpr int kSmallZero = 128;
 inline std::size_t small_place(std::size_t n) { return 4 * (n % 16) + 2 * (n / 16 % 2) + n / 32; }
 
-constexpr std::size_t kListSlack = 16;
+// Integer rows of a panel: their numbers fit in a byte, and as many bytes add up in a short.
+constexpr std::size_t kSmallPanel = 256;
 
-// Rows of weights to add at some places, in order: of place p those from begins[p] to begins[p + 1], for integer inputs
-// each as often as its factor says.
+// Places behind the last one of a list that may be written over.
+constexpr std::size_t kListSlack = 64;
+
+// Rows of weights to add at some places, in order: of place p those from begins[p] to begins[p + 1], each as often as
+// its factor says.
 struct Events {
   const std::uint32_t* rows;
   const std::uint8_t* factors;
   const std::size_t* begins;
+};
+
+// What becomes of the shorts of a panel: they are left for the next one, or moved to the totals, which is where they
+// have to go before they overflow; or they are the last, and the totals become the sums.
+enum class Then { keep, move, finish };
+
+// A panel of integer weights, and the rows of it to add: of place p those from begins[p] to begins[p + 1].
+struct SmallPanel {
+  const std::uint8_t* weights;  // [kSmallPanel][kTile]
+  const std::uint8_t* rows;
+  const std::uint32_t* begins;
+  bool goes_on, has_totals;  // or shorts begin at 0, or totals
+  Then then;
+};
+
+// Where they are added up.
+struct SmallSums {
+  std::uint16_t* shorts;        // [place][kTile]
+  float* sums;                  // [place][kTile]: bias + scale * total, and before it the totals
+  const std::uint32_t* counts;  // [place], of all panels
+  const float *scale, *bias;    // [kTile]
 };
 
 // What some outputs side by side see of the map.
@@ -48,11 +73,10 @@ struct Kernels {
 
   // How many bits are set.
   std::uint64_t (*count_bits)(const std::uint64_t* words, std::size_t count);
-  // first + the numbers of the bits that are set, ascending; returns how many. What lies up to kListSlack places behind
-  // the last one may be written over.
-  std::size_t (*list_bits)(const std::uint64_t* words, std::size_t count, std::uint32_t first, std::uint32_t* to);
+  // The numbers of the bits that are set in up to 4 words, ascending; returns how many.
+  std::size_t (*list_bits)(const std::uint64_t* words, std::size_t count, std::uint8_t* to);
 
-  // to[i] = from[i] + offset, up to kListSlack more of them.
+  // to[i] = from[i] + offset.
   void (*copy_list)(const std::uint32_t* from, std::size_t count, std::uint32_t offset, std::uint32_t* to);
 
   // sums[place][0..kTile) += those rows of `weights` [64][kTile] whose bit is set in masks[place * stride], ascending,
@@ -61,9 +85,9 @@ struct Kernels {
                        float* sums);
   // The same with rows times their factors.
   void (*add_rows_times)(const float* weights, const Events& events, std::size_t places, float* sums);
-  // sums = bias + scale * the sum of integer rows; or half a tile.
-  void (*add_small_rows[2])(const std::uint8_t* weights, const Events& events, std::size_t places, const float* scale,
-                            const float* bias, float* sums);
+  // Adds the listed rows of a panel to the sums of each place; or half a tile.
+  void (*add_small_panel[2])(const SmallPanel& panel, std::size_t places, const SmallSums& sums);
+  // sums = bias + scale * the sum of integer rows times their factors.
   void (*add_small_rows_times)(const std::uint8_t* weights, const Events& events, std::size_t places,
                                const float* scale, const float* bias, float* sums);
 

@@ -66,8 +66,8 @@ struct Conv::Layout {
   std::vector<Tile> tiles;  // of all groups
   // Whether each tile has a word of output spikes to itself.
   bool has_words() const { return depthwise || s.groups == 1 || out_group % kTile == 0; }
-  // Whether the inputs are spikes, and the weights floats to be added up.
-  bool adds_panels() const { return input == Type::binary && !depthwise && small.empty(); }
+  // Whether rows of weights are added up where there are spikes.
+  bool adds_rows() const { return input == Type::binary && !depthwise; }
   std::size_t in_pixels() const { return s.in_height * s.in_width; }
   std::size_t out_pixels() const { return s.out_height * s.out_width; }
 

@@ -133,12 +133,13 @@ std::uint64_t run_steps(const Conv::Layout& layout, const void* input, std::size
                         void* scratch, std::size_t threads) {
   const Job job{layout, input, steps, output, std::clamp<std::size_t>(threads, 1, 64)};
   Carver carver{rounded_up(reinterpret_cast<std::uintptr_t>(scratch), 64)};
-  if (layout.adds_panels()) return run_all(job, Panels(job), carver.at);
+  if (layout.adds_rows())
+    return layout.small.empty() ? run_all(job, Panels(job), carver.at) : run_all(job, SmallPanels(job), carver.at);
   if (layout.input == Type::binary && layout.depthwise) {
     run_all(job, Depthwise(job, job.bits(0)), carver.at);
     return seen_spikes(job);
   }
-  if (layout.input != Type::real && !layout.depthwise) {
+  if (layout.input == Type::integer && !layout.depthwise) {
     Carver rest = carver;
     Lists lists(job, rest);
     const double all = double(steps * layout.in_pixels() * layout.s.in_channels);
@@ -160,7 +161,7 @@ std::size_t run_scratch_bytes(const Conv::Layout& layout, std::size_t threads) {
     return 64 + shared.at + job.threads * way.slot_bytes();
   };
   Carver none{0}, of_values{0}, of_lists{0};
-  if (layout.adds_panels()) return all(Panels(job), none);
+  if (layout.adds_rows()) return layout.small.empty() ? all(Panels(job), none) : all(SmallPanels(job), none);
   if (layout.input == Type::binary && layout.depthwise) return all(Depthwise(job, job.bits(0)), none);
   if (layout.input == Type::integer) of_values.take<float>(kStepsAtOnce * layout.in_pixels() * layout.s.in_channels);
   if (layout.depthwise) return all(Depthwise<float>(job, nullptr), of_values);

@@ -28,7 +28,7 @@ struct Part {
 };
 
 // Outputs of a tile that a part has at most, over its pixels and steps: their sums stay in the second-nearest cache.
-constexpr std::size_t kPlaces = 112;
+constexpr std::size_t kPlaces = 224;
 inline std::size_t pixels_at_once(std::size_t steps) { return std::max<std::size_t>(1, kPlaces / steps); }
 
 // A tap that lies outside the map.
@@ -88,11 +88,18 @@ class Way {
 
 // ---- Inputs of which most are 0 ----
 
-// Spikes and float weights. The rows of a tile come in panels of 64, which stay in the nearest cache while they are
-// added to the sums of all outputs of a part, wherever there is a spike.
-class Panels final : public Way {
+// Spikes. The rows of a tile come in panels, which stay in the nearest cache while they are added to the sums of all
+// outputs of a part, wherever there is a spike.
+class Spikes : public Way {
+ protected:
+  explicit Spikes(const Job& job) : Way(job) {}
+  void gather(const Part& part, std::size_t group, std::uint64_t* to, std::size_t* sources) const;
+};
+
+// With float weights, in panels of 64 rows.
+class Panels final : public Spikes {
  public:
-  explicit Panels(const Job& job) : Way(job) {}
+  explicit Panels(const Job& job) : Spikes(job) {}
   std::size_t slot_bytes() const override { return Slot(c_, {0}).end; }
   std::uint64_t run(const Part& part, std::uintptr_t slot) const override;
 
@@ -104,12 +111,34 @@ class Panels final : public Way {
     std::uintptr_t end;
     Slot(const Conv::Layout& c, Carver carver);
   };
-  std::uint64_t gather(const Part& part, std::size_t group, const Slot& slot) const;
   void add_up(const Part& part, std::size_t tile, const Slot& slot) const;
 };
 
-// Integer inputs, and integer weights, of which a row is short. The active inputs are listed, and the rows of an output
-// added up one after the other.
+// With integer weights, in panels of kSmallPanel rows.
+class SmallPanels final : public Spikes {
+ public:
+  explicit SmallPanels(const Job& job) : Spikes(job) {}
+  std::size_t slot_bytes() const override { return Slot(c_, {0}).end; }
+  std::uint64_t run(const Part& part, std::uintptr_t slot) const override;
+
+ private:
+  struct Slot {
+    std::uint64_t* masks;   // [place][word]
+    std::uint8_t* rows;     // to be added, [panel][place][as many as there are]
+    std::uint32_t* begins;  // [panel][place], and the end
+    std::uint32_t* counts;  // of a place, in all panels
+    std::uint32_t* most;    // of a panel, in one place
+    std::uint16_t* shorts;  // [place][kTile]
+    float* sums;            // [place][kTile]
+    std::size_t* sources;
+    std::uintptr_t end;
+    Slot(const Conv::Layout& c, Carver carver);
+  };
+  std::size_t list(std::size_t places, const Slot& slot) const;
+  void add_up(const Part& part, std::size_t tile, const Slot& slot) const;
+};
+
+// Integer inputs. The active ones are listed, and the rows of an output times them added up one after the other.
 class Lists final : public Way {
  public:
   Lists(const Job& job, Carver& carver);
@@ -122,7 +151,7 @@ class Lists final : public Way {
  private:
   struct Slot {
     std::uint32_t* rows;    // of all places, as many as there can be
-    std::uint8_t* factors;  // if there are any
+    std::uint8_t* factors;
     std::size_t* begins;    // [place + 1]
     float* sums;            // [place][kTile]
     std::uintptr_t end;
@@ -138,7 +167,7 @@ class Lists final : public Way {
   // The active inputs of each row of each step, as x * channels + channel, ascending. A row has `row_size()` places,
   // and begins_ tells for each of its pixels, and for the end, where in the row its inputs begin.
   std::uint32_t *active_, *begins_;
-  std::uint8_t* factors_ = nullptr;  // of integer inputs, their values
+  std::uint8_t* factors_;
 };
 
 // ---- Others ----

@@ -2,85 +2,10 @@
 #include "ops/native/pool.h"
 
 namespace nmx {
-namespace {
-
-using neuromix::parallel_blocks;
-
-std::size_t panels(const Conv::Layout& c) { return words(c.rows); }
-
-// Bits [first, first + count) of some words, count being 1 to 64.
-inline std::uint64_t bits_from(const std::uint64_t* from, std::size_t first, std::size_t count) {
-  const std::uint64_t* word = from + first / 64;
-  std::uint64_t bits = word[0] >> first % 64;
-  if (first % 64 + count > 64) bits |= word[1] << (64 - first % 64);
-  return count < 64 ? bits & ((std::uint64_t(1) << count) - 1) : bits;
-}
-
-// Sets bits from bit `at` of words on that are 0 there.
-inline void set_bits(std::uint64_t* to, std::size_t at, std::uint64_t bits, std::size_t count) {
-  to += at / 64;
-  to[0] |= bits << at % 64;
-  if (at % 64 + count > 64) to[1] |= bits >> (64 - at % 64);
-}
-
-}  // namespace
-
-// ---- Panels ----
-
-Panels::Slot::Slot(const Conv::Layout& c, Carver carver)
-    : masks(carver.take<std::uint64_t>(kPlaces * panels(c))),
-      sums(carver.take<float>(kPlaces * kTile)),
-      sources(carver.take<std::size_t>(c.taps)),
-      end(carver.at) {}
-
-std::uint64_t Panels::run(const Part& part, std::uintptr_t memory) const {
-  const Slot slot(c_, {memory});
-  std::size_t group = s_.groups;
-  std::uint64_t spikes = 0, operations = 0;
-  for (std::size_t tile = part.first_tile; tile < part.last_tile; ++tile) {
-    if (c_.tiles[tile].group != group) spikes = gather(part, group = c_.tiles[tile].group, slot);
-    add_up(part, tile, slot);
-    operations += spikes * c_.tiles[tile].outputs;
-  }
-  return operations;
-}
-
-// The inputs of each output in one row of bits; returns how many are set.
-std::uint64_t Panels::gather(const Part& part, std::size_t group, const Slot& slot) const {
-  const std::size_t first = group * c_.in_group, count = c_.in_group, size = panels(c_);
-  std::uint64_t* to = slot.masks;
-  for (std::size_t pixel = part.first_pixel; pixel < part.last_pixel; ++pixel) {
-    job_.find_sources(pixel, slot.sources);
-    for (std::size_t t = 0; t < job_.steps; ++t, to += size) {
-      std::fill_n(to, size, 0);
-      for (std::size_t tap = 0; tap < c_.taps; ++tap) {
-        if (slot.sources[tap] == kOutside) continue;
-        const std::uint64_t* from = job_.bits(job_.position(t, slot.sources[tap]));
-        for (std::size_t i = 0; i < count; i += 64) {
-          const std::size_t some = std::min<std::size_t>(64, count - i);
-          set_bits(to, tap * count + i, bits_from(from, first + i, some), some);
-        }
-      }
-    }
-  }
-  return job_.kernel.count_bits(slot.masks, std::size_t(to - slot.masks));
-}
-
-void Panels::add_up(const Part& part, std::size_t tile, const Slot& slot) const {
-  const std::size_t places = part.places(job_.steps);
-  for (std::size_t i = 0; i < places; ++i) job_.begin(tile, slot.sums + i * kTile);
-  const float* weights = c_.real.data() + tile * c_.rows * kTile;
-  for (std::size_t p = 0; p < panels(c_); ++p)
-    job_.kernel.add_panel[c_.tiles[tile].is_whole()](weights + p * 64 * kTile, slot.masks + p, panels(c_), places,
-                                                     slot.sums);
-  job_.finish(tile, part, slot.sums);
-}
-
-// ---- Lists ----
 
 Lists::Slot::Slot(const Conv::Layout& c, Carver carver)
     : rows(carver.take<std::uint32_t>(kPlaces * c.rows + kListSlack)),
-      factors(carver.take<std::uint8_t>(c.input == Type::integer ? kPlaces * c.rows : 0)),
+      factors(carver.take<std::uint8_t>(kPlaces * c.rows)),
       begins(carver.take<std::size_t>(kPlaces + 1)),
       sums(carver.take<float>(kPlaces * kTile)),
       end(carver.at) {}
@@ -89,12 +14,12 @@ Lists::Lists(const Job& job, Carver& carver) : Way(job) {
   const std::size_t rows = kStepsAtOnce * s_.in_height;
   active_ = carver.take<std::uint32_t>(rows * row_size());
   begins_ = carver.take<std::uint32_t>(rows * (s_.in_width + 1));
-  if (c_.input == Type::integer) factors_ = carver.take<std::uint8_t>(rows * row_size());
+  factors_ = carver.take<std::uint8_t>(rows * row_size());
 }
 
 std::uint64_t Lists::fill() {
   const std::size_t rows = job_.steps * s_.in_height;
-  parallel_blocks(rows, std::max<std::size_t>(1, rows / (4 * job_.threads)), job_.threads,
+  neuromix::parallel_blocks(rows, std::max<std::size_t>(1, rows / (4 * job_.threads)), job_.threads,
                   [&](std::size_t first, std::size_t last) noexcept {
                     for (std::size_t row = first; row < last; ++row) list_row(row);
                   });
@@ -108,15 +33,11 @@ void Lists::list_row(std::size_t row) {
   for (std::size_t x = 0; x < s_.in_width; ++x) {
     begins[x] = count;
     const std::size_t position = row * s_.in_width + x, first = x * s_.in_channels;
-    if (c_.input == Type::binary)
-      count += std::uint32_t(job_.kernel.list_bits(job_.bits(position), words(s_.in_channels), std::uint32_t(first),
-                                                   to + count));
-    else
-      for (std::size_t n = 0; n < s_.in_channels; ++n)
-        if (job_.integers(position)[n]) {
-          factors_[row * row_size() + count] = job_.integers(position)[n];
-          to[count++] = std::uint32_t(first + n);
-        }
+    for (std::size_t n = 0; n < s_.in_channels; ++n)
+      if (job_.integers(position)[n]) {
+        factors_[row * row_size() + count] = job_.integers(position)[n];
+        to[count++] = std::uint32_t(first + n);
+      }
   }
   begins[s_.in_width] = count;
 }
@@ -164,7 +85,7 @@ std::size_t Lists::copy(std::size_t t, std::size_t pixel, std::size_t tap, std::
   }
   const auto count = std::size_t(last - first);
   job_.kernel.copy_list(first, count, std::uint32_t(std::ptrdiff_t(tap * c_.in_group) - input), slot.rows + at);
-  if (factors_) std::memcpy(slot.factors + at, factors_ + row * row_size() + (first - inputs), count);
+  std::memcpy(slot.factors + at, factors_ + row * row_size() + (first - inputs), count);
   return count;
 }
 
@@ -176,9 +97,7 @@ void Lists::add_up(const Part& part, std::size_t tile, const Slot& slot) const {
     job_.kernel.add_rows_times(c_.real.data() + at, events, places, slot.sums);
   } else {
     const float *scale = c_.scale.data() + tile * kTile, *bias = c_.bias.data() + tile * kTile;
-    const auto add =
-        factors_ ? job_.kernel.add_small_rows_times : job_.kernel.add_small_rows[c_.tiles[tile].is_whole()];
-    add(c_.small.data() + at, events, places, scale, bias, slot.sums);
+    job_.kernel.add_small_rows_times(c_.small.data() + at, events, places, scale, bias, slot.sums);
   }
   job_.finish(tile, part, slot.sums);
 }

@@ -1,0 +1,147 @@
+#include "conv_ways.h"
+
+namespace nmx {
+namespace {
+
+// Copies bits [first, first + count) of some words to bit `at` of others, which are 0 from there on.
+inline void copy_bits(const std::uint64_t* from, std::size_t first, std::size_t count, std::uint64_t* to,
+                      std::size_t at) {
+  from += first / 64, to += at / 64;
+  const std::size_t skip = first % 64, shift = at % 64;
+  if ((skip | shift | count % 64) == 0) {
+    for (std::size_t i = 0; i < count / 64; ++i) to[i] = from[i];
+    return;
+  }
+  for (; count > 0; ++from, ++to) {
+    const std::size_t some = std::min<std::size_t>(64, count);
+    std::uint64_t bits = from[0] >> skip;
+    if (skip + some > 64) bits |= from[1] << (64 - skip);
+    if (some < 64) bits &= (std::uint64_t(1) << some) - 1;
+    to[0] |= bits << shift;
+    if (shift + some > 64) to[1] |= bits >> (64 - shift);
+    count -= some;
+  }
+}
+
+constexpr std::size_t kWordsOfPanel = kSmallPanel / 64;
+
+std::size_t small_panels(const Conv::Layout& c) { return (c.rows + kSmallPanel - 1) / kSmallPanel; }
+
+}  // namespace
+
+// The inputs of each output of a part, in rows of bits [place][words].
+void Spikes::gather(const Part& part, std::size_t group, std::uint64_t* to, std::size_t* sources) const {
+  const std::size_t first = group * c_.in_group, count = c_.in_group, size = words(c_.rows);
+  for (std::size_t pixel = part.first_pixel; pixel < part.last_pixel; ++pixel) {
+    job_.find_sources(pixel, sources);
+    for (std::size_t t = 0; t < job_.steps; ++t, to += size) {
+      std::fill_n(to, size, 0);
+      for (std::size_t tap = 0; tap < c_.taps; ++tap)
+        if (sources[tap] != kOutside)
+          copy_bits(job_.bits(job_.position(t, sources[tap])), first, count, to, tap * count);
+    }
+  }
+}
+
+// ---- Float weights ----
+
+Panels::Slot::Slot(const Conv::Layout& c, Carver carver)
+    : masks(carver.take<std::uint64_t>(kPlaces * words(c.rows))),
+      sums(carver.take<float>(kPlaces * kTile)),
+      sources(carver.take<std::size_t>(c.taps)),
+      end(carver.at) {}
+
+std::uint64_t Panels::run(const Part& part, std::uintptr_t memory) const {
+  const Slot slot(c_, {memory});
+  std::size_t group = s_.groups;
+  std::uint64_t spikes = 0, operations = 0;
+  for (std::size_t tile = part.first_tile; tile < part.last_tile; ++tile) {
+    if (c_.tiles[tile].group != group) {
+      gather(part, group = c_.tiles[tile].group, slot.masks, slot.sources);
+      spikes = job_.kernel.count_bits(slot.masks, part.places(job_.steps) * words(c_.rows));
+    }
+    add_up(part, tile, slot);
+    operations += spikes * c_.tiles[tile].outputs;
+  }
+  return operations;
+}
+
+void Panels::add_up(const Part& part, std::size_t tile, const Slot& slot) const {
+  const std::size_t places = part.places(job_.steps), panels = words(c_.rows);
+  for (std::size_t i = 0; i < places; ++i) job_.begin(tile, slot.sums + i * kTile);
+  const float* weights = c_.real.data() + tile * c_.rows * kTile;
+  for (std::size_t p = 0; p < panels; ++p)
+    job_.kernel.add_panel[c_.tiles[tile].is_whole()](weights + p * 64 * kTile, slot.masks + p, panels, places,
+                                                     slot.sums);
+  job_.finish(tile, part, slot.sums);
+}
+
+// ---- Integer weights ----
+
+SmallPanels::Slot::Slot(const Conv::Layout& c, Carver carver)
+    : masks(carver.take<std::uint64_t>(kPlaces * words(c.rows))),
+      rows(carver.take<std::uint8_t>(kPlaces * c.rows + kListSlack)),
+      begins(carver.take<std::uint32_t>(kPlaces * small_panels(c) + 1)),
+      counts(carver.take<std::uint32_t>(kPlaces)),
+      most(carver.take<std::uint32_t>(small_panels(c) + 1)),
+      shorts(carver.take<std::uint16_t>(kPlaces * kTile)),
+      sums(carver.take<float>(kPlaces * kTile)),
+      sources(carver.take<std::size_t>(c.taps)),
+      end(carver.at) {}
+
+std::uint64_t SmallPanels::run(const Part& part, std::uintptr_t memory) const {
+  const Slot slot(c_, {memory});
+  std::size_t group = s_.groups;
+  std::uint64_t spikes = 0, operations = 0;
+  for (std::size_t tile = part.first_tile; tile < part.last_tile; ++tile) {
+    if (c_.tiles[tile].group != group) {
+      gather(part, group = c_.tiles[tile].group, slot.masks, slot.sources);
+      spikes = list(part.places(job_.steps), slot);
+    }
+    add_up(part, tile, slot);
+    operations += spikes * c_.tiles[tile].outputs;
+  }
+  return operations;
+}
+
+// Lists the rows to add, panel by panel; returns how many there are.
+std::size_t SmallPanels::list(std::size_t places, const Slot& slot) const {
+  const std::size_t size = words(c_.rows);
+  std::uint32_t *begin = slot.begins, at = 0;
+  std::fill_n(slot.counts, places, 0);
+  for (std::size_t p = 0; p < small_panels(c_); ++p) {
+    const std::size_t first = p * kWordsOfPanel, count = std::min(kWordsOfPanel, size - first);
+    slot.most[p] = 0;
+    for (std::size_t i = 0; i < places; ++i) {
+      const auto some = std::uint32_t(job_.kernel.list_bits(slot.masks + i * size + first, count, slot.rows + at));
+      *begin++ = at;
+      at += some;
+      slot.counts[i] += some;
+      slot.most[p] = std::max(slot.most[p], some);
+    }
+  }
+  *begin = at;
+  return at;
+}
+
+void SmallPanels::add_up(const Part& part, std::size_t tile, const Slot& slot) const {
+  const std::size_t places = part.places(job_.steps), panels = small_panels(c_);
+  const auto add = job_.kernel.add_small_panel[c_.tiles[tile].is_whole()];
+  const SmallSums sums{slot.shorts, slot.sums, slot.counts, c_.scale.data() + tile * kTile, c_.bias.data() + tile * kTile};
+  SmallPanel panel{c_.small.data() + tile * c_.rows * kTile, slot.rows, slot.begins, false, false, Then::keep};
+  std::size_t run = slot.most[0];
+  for (std::size_t p = 0; p < panels; ++p) {
+    // Shorts are moved away before they can overflow.
+    const bool last = p + 1 == panels, full = !last && run + slot.most[p + 1] > kSmallPanel;
+    panel.then = last ? Then::finish : full ? Then::move : Then::keep;
+    add(panel, places, sums);
+    run = (full ? 0 : run) + (last ? 0 : slot.most[p + 1]);
+    panel.goes_on = !full;
+    panel.has_totals |= full;
+    panel.weights += kSmallPanel * kTile;
+    panel.begins += places;
+  }
+  job_.finish(tile, part, slot.sums);
+}
+
+}  // namespace nmx
