@@ -110,6 +110,7 @@ std::uint64_t Conv::run(const void* input, std::size_t steps, const ConvOutput& 
   std::uint64_t operations = 0;
   for (std::size_t t = 0; t < steps; t += kStepsAtOnce) {
     ConvOutput part = output;
+    if (part.base && !part.base_is_static) part.base += t * out_pixels * s.out_channels;
     if (part.real) part.real += t * out_pixels * s.out_channels;
     if (part.bits) part.bits += t * out_pixels * words(s.out_channels);
     operations += run_steps(*layout_, static_cast<const std::byte*>(input) + t * in_step,

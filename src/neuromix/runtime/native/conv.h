@@ -29,7 +29,8 @@ struct ConvWeights {
 
 enum class Reset { hard, soft, none };
 
-// h = decay * v + gain * x + offset; s = h >= level; see docs/nmx.md. Arrays have a value for each channel.
+// h = decay * v + gain * x + offset; s = h >= level; see docs/nmx.md. Arrays have a value for each channel, filled up to
+// whole words of spikes.
 struct Neuron {
   const float *decay, *gain, *offset, *threshold;
   const float* level;  // the least h that fires
@@ -37,12 +38,13 @@ struct Neuron {
   float v_reset, v_init;
 };
 
-// What becomes of the sums: they are written to `real`, or added to what is there; or they are the input of a
-// neuron, whose state `v` [positions][O] is taken through the steps and whose spikes are written to `bits`. Up to
-// kStepsAtOnce steps of binary inputs can do without `v`: neurons begin with v_init, and where they end is not kept.
+// What becomes of the sums: they are added to `base`, if there is one; then they are written to `real`, or they are the
+// input of a neuron, whose state `v` [positions][O] is taken through the steps and whose spikes are written to `bits`,
+// or both. Up to kStepsAtOnce steps can do without `v`: neurons begin with v_init, and where they end is not kept.
 struct ConvOutput {
+  const float* base = nullptr;  // as `real`, which it may be, or where it is static [positions][O]
+  bool base_is_static = false;
   float* real = nullptr;  // [T][positions][O]
-  bool add = false;
   const Neuron* neuron = nullptr;
   float* v = nullptr;
   std::uint64_t* bits = nullptr;  // [T][positions][words(O)]

@@ -18,8 +18,7 @@ std::uint64_t Depthwise<T>::run(const Part& part, std::uintptr_t memory) const {
     for (std::size_t pixel = part.first_pixel, some; pixel < part.last_pixel; pixel += some) {
       some = std::min({most, part.last_pixel - pixel, s_.out_width - pixel % s_.out_width});
       add_up(tile, pixel, some, slot);
-      for (std::size_t p = 0; p < some; ++p)
-        job_.finish(tile, pixel + p, 0, job_.steps, slot.sums + p * job_.steps * kTile);
+      job_.finish(tile, {pixel, pixel + some, tile, tile + 1}, slot.sums);
     }
   return 0;
 }

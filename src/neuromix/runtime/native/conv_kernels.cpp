@@ -127,8 +127,7 @@ __attribute__((target("avx512vbmi2"))) std::size_t list_bits_at_once(const std::
   for (std::size_t w = 0; w < count; ++w) {
     const __m512i set = _mm512_maskz_compress_epi8(words[w], numbers);
     const int some = __builtin_popcountll(words[w]);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_castsi512_si256(set));
-    if (some > 32) _mm512_storeu_si512(to, set);
+    std::memcpy(to, &set, some > 32 ? 64 : 32);
     to += some;
     numbers = _mm512_add_epi8(numbers, _mm512_set1_epi8(64));
   }
@@ -286,11 +285,11 @@ void add_small_rows_times(const std::uint8_t* weights, const Events& events, std
 constexpr std::size_t kAtOnce = kLanes == 16 ? 2 : 1;
 
 template <std::size_t width>
-void multiply(const float* const* x, const float* weights, std::size_t count, float* sums) {
+void multiply(const float* const* x, const float* weights, std::size_t count, float* sums, std::size_t pitch) {
   for (std::size_t first = 0; first < width; first += kAtOnce * kLanes) {
     Floats sum[kPixels][kAtOnce];
     for (std::size_t p = 0; p < kPixels; ++p)
-      for (std::size_t i = 0; i < kAtOnce; ++i) sum[p][i] = load<Floats>(sums + p * kTile + first + i * kLanes);
+      for (std::size_t i = 0; i < kAtOnce; ++i) sum[p][i] = load<Floats>(sums + p * pitch + first + i * kLanes);
     for (std::size_t c = 0; c < count; ++c) {
       Floats row[kAtOnce];
       for (std::size_t i = 0; i < kAtOnce; ++i) row[i] = load<Floats>(weights + c * kTile + first + i * kLanes);
@@ -301,7 +300,7 @@ void multiply(const float* const* x, const float* weights, std::size_t count, fl
       }
     }
     for (std::size_t p = 0; p < kPixels; ++p)
-      for (std::size_t i = 0; i < kAtOnce; ++i) store(sums + p * kTile + first + i * kLanes, sum[p][i]);
+      for (std::size_t i = 0; i < kAtOnce; ++i) store(sums + p * pitch + first + i * kLanes, sum[p][i]);
   }
 }
 
@@ -360,78 +359,79 @@ void add_products(const Window& window, const float* weights, const float* const
   if (i < count) slide(window, weights + i, rows, sums + i, read_rest, multiply);
 }
 
-// Where spikes go: to bit `at` of a word for each step.
-struct Spikes {
-  std::uint64_t* to;
-  std::size_t stride, at;
+// What `fire` reads of some vectors of neurons.
+template <std::size_t vectors>
+struct Constants {
+  Floats decay[vectors], gain[vectors], offset[vectors], threshold[vectors], level[vectors];
 
-  void set(std::size_t step, std::uint64_t bits) const { to[step * stride] |= bits << at; }
+  Constants(const Neuron& neuron, std::size_t channel) {
+    for (std::size_t i = 0, n = channel; i < vectors; ++i, n += kLanes) {
+      decay[i] = load<Floats>(neuron.decay + n), gain[i] = load<Floats>(neuron.gain + n);
+      offset[i] = load<Floats>(neuron.offset + n), level[i] = load<Floats>(neuron.level + n);
+      threshold[i] = load<Floats>(neuron.threshold + n);
+    }
+  }
 };
 
-// `fire` for some whole vectors of neurons.
+// `fire` for some whole vectors of neurons, those from `first` on in the tile.
 template <Reset reset, std::size_t vectors>
-void fire_vectors(const Neuron& neuron, std::size_t c, std::size_t steps, const float* x, std::size_t stride, float* v,
-                  const Spikes& spikes) {
-  const Floats v_reset = broadcast(neuron.v_reset);
-  Floats potential[vectors];
-  for (std::size_t i = 0; i < vectors; ++i)
-    potential[i] = v ? load<Floats>(v + i * kLanes) : broadcast(neuron.v_init);
-  for (std::size_t t = 0; t < steps; ++t, x += stride) {
-    std::uint64_t bits = 0;
-    for (std::size_t i = 0; i < vectors; ++i) {
-      const std::size_t n = c + i * kLanes;
-      const Floats decayed = load<Floats>(neuron.decay + n) * potential[i];
-      const Floats h = decayed + load<Floats>(neuron.gain + n) * load<Floats>(x + i * kLanes) +
-                       load<Floats>(neuron.offset + n);
-      const Mask fired = at_least(h, load<Floats>(neuron.level + n));
-      potential[i] = reset == Reset::hard   ? choose(fired, v_reset, h)
-                     : reset == Reset::soft ? h - choose(fired, load<Floats>(neuron.threshold + n), Floats{})
-                                            : h;
-      bits |= bits_of(fired) << (i * kLanes);
+void fire_vectors(const Neuron& neuron, std::size_t channel, std::size_t first, const Firing& at) {
+  const Constants<vectors> of(neuron, channel + first);
+  const Floats v_reset = broadcast(neuron.v_reset), v_init = broadcast(neuron.v_init);
+  for (std::size_t pixel = 0; pixel < at.pixels; ++pixel) {
+    float* const v = at.v ? at.v + pixel * at.v_pixel + first : nullptr;
+    const float* x = at.x + pixel * at.x_pixel + first;
+    std::uint64_t* to = at.bits + pixel * at.bits_pixel;
+    Floats potential[vectors];
+    for (std::size_t i = 0; i < vectors; ++i) potential[i] = v ? load<Floats>(v + i * kLanes) : v_init;
+    for (std::size_t t = 0; t < at.steps; ++t, x += at.x_step, to += at.bits_step) {
+      std::uint64_t bits = 0;
+      for (std::size_t i = 0; i < vectors; ++i) {
+        const Floats h = of.decay[i] * potential[i] + of.gain[i] * load<Floats>(x + i * kLanes) + of.offset[i];
+        const Mask fired = at_least(h, of.level[i]);
+        potential[i] = reset == Reset::hard   ? choose(fired, v_reset, h)
+                       : reset == Reset::soft ? h - choose(fired, of.threshold[i], Floats{})
+                                              : h;
+        bits |= bits_of(fired) << (i * kLanes);
+      }
+      *to = first == 0 ? bits : *to | bits << first;
     }
-    spikes.set(t, bits);
+    for (std::size_t i = 0; v && i < vectors; ++i) store(v + i * kLanes, potential[i]);
   }
-  for (std::size_t i = 0; v && i < vectors; ++i) store(v + i * kLanes, potential[i]);
 }
 
 // What is left when a vector does not fit any more, filled up with zeros.
 template <Reset reset>
-void fire_rest(const Neuron& neuron, std::size_t c, std::size_t count, std::size_t steps, const float* x,
-               std::size_t stride, float* v, const Spikes& spikes) {
-  float copies[7][kLanes] = {};
-  const auto copy = [&](std::size_t i, const float* from) { std::memcpy(copies[i], from, count * sizeof(float)); };
-  const float* const from[] = {neuron.decay, neuron.gain, neuron.offset, neuron.threshold, neuron.level};
-  for (std::size_t i = 0; i < 5; ++i) copy(i, from[i] + c);
-  v ? copy(6, v) : void(store(copies[6], broadcast(neuron.v_init)));
-  const Neuron padded{copies[0], copies[1], copies[2],      copies[3],
-                      copies[4], neuron.reset, neuron.v_reset, neuron.v_init};
-  for (std::size_t t = 0; t < steps; ++t) {
-    std::uint64_t bits = 0;
-    copy(5, x + t * stride);
-    fire_vectors<reset, 1>(padded, 0, 1, copies[5], 0, copies[6], {&bits, 0, 0});
-    spikes.set(t, bits & ((std::uint64_t(1) << count) - 1));
+void fire_rest(const Neuron& neuron, std::size_t channel, std::size_t first, std::size_t count, const Firing& at) {
+  for (std::size_t pixel = 0; pixel < at.pixels; ++pixel) {
+    float* const v = at.v ? at.v + pixel * at.v_pixel + first : nullptr;
+    float x[kLanes] = {}, potential[kLanes];
+    store(potential, broadcast(neuron.v_init));
+    if (v) std::memcpy(potential, v, count * sizeof(float));
+    for (std::size_t t = 0; t < at.steps; ++t) {
+      std::uint64_t bits, &to = at.bits[pixel * at.bits_pixel + t * at.bits_step];
+      std::memcpy(x, at.x + pixel * at.x_pixel + t * at.x_step + first, count * sizeof(float));
+      fire_vectors<reset, 1>(neuron, channel + first, 0, {1, 1, x, 0, 0, potential, 0, &bits, 0, 0});
+      bits &= (std::uint64_t(1) << count) - 1;
+      to = first == 0 ? bits : to | bits << first;
+    }
+    if (v) std::memcpy(v, potential, count * sizeof(float));
   }
-  if (v) std::memcpy(v, copies[6], count * sizeof(float));
 }
 
 template <Reset reset>
-void fire_as(const Neuron& neuron, std::size_t channel, std::size_t count, std::size_t steps, const float* x,
-             std::size_t stride, float* v, Spikes spikes) {
-  for (std::size_t t = 0; t < steps; ++t) spikes.to[t * spikes.stride] = 0;
-  std::size_t& n = spikes.at;
+void fire_as(const Neuron& neuron, std::size_t channel, std::size_t count, const Firing& at) {
+  std::size_t n = 0;
   for (; n + 4 * kLanes <= count; n += 4 * kLanes)  // their sums do not wait for one another
-    fire_vectors<reset, 4>(neuron, channel + n, steps, x + n, stride, v ? v + n : v, spikes);
-  for (; n + kLanes <= count; n += kLanes)
-    fire_vectors<reset, 1>(neuron, channel + n, steps, x + n, stride, v ? v + n : v, spikes);
-  if (n < count) fire_rest<reset>(neuron, channel + n, count - n, steps, x + n, stride, v ? v + n : v, spikes);
+    fire_vectors<reset, 4>(neuron, channel, n, at);
+  for (; n + kLanes <= count; n += kLanes) fire_vectors<reset, 1>(neuron, channel, n, at);
+  if (n < count) fire_rest<reset>(neuron, channel, n, count - n, at);
 }
 
-void fire(const Neuron& neuron, std::size_t channel, std::size_t count, std::size_t steps, const float* x,
-          std::size_t x_stride, float* v, std::uint64_t* bits, std::size_t bits_stride) {
-  const auto as = neuron.reset == Reset::hard   ? fire_as<Reset::hard>
-                  : neuron.reset == Reset::soft ? fire_as<Reset::soft>
-                                                : fire_as<Reset::none>;
-  as(neuron, channel, count, steps, x, x_stride, v, {bits, bits_stride, 0});
+void fire(const Neuron& neuron, std::size_t channel, std::size_t count, const Firing& at) {
+  if (neuron.reset == Reset::hard) return fire_as<Reset::hard>(neuron, channel, count, at);
+  if (neuron.reset == Reset::soft) return fire_as<Reset::soft>(neuron, channel, count, at);
+  fire_as<Reset::none>(neuron, channel, count, at);
 }
 
 }  // namespace

@@ -63,6 +63,18 @@ struct Window {
   std::size_t sums_pitch;                       // from the sums of an output to those of the next
 };
 
+// Where the neurons of a tile have what, at some pixels: x and `bits` for each step, v for all of them; without v they
+// begin with v_init. All lie some places apart.
+struct Firing {
+  std::size_t pixels, steps;
+  const float* x;
+  std::size_t x_pixel, x_step;
+  float* v;
+  std::size_t v_pixel;
+  std::uint64_t* bits;
+  std::size_t bits_pixel, bits_step;
+};
+
 // Whether the depthwise kernels take more than one output at once.
 inline bool takes_several(std::size_t columns, std::size_t stride, std::size_t dilation) {
   return (columns == 3 || columns == 5 || columns == 7) && stride == 1 && dilation == 1;
@@ -91,8 +103,9 @@ struct Kernels {
   void (*add_small_rows_times)(const std::uint8_t* weights, const Events& events, std::size_t places,
                                const float* scale, const float* bias, float* sums);
 
-  // sums[pixel][0..kTile) += x[pixel][0..count) times `weights` [count][kTile], for kPixels pixels; or half a tile.
-  void (*multiply[2])(const float* const* x, const float* weights, std::size_t count, float* sums);
+  // sums[pixel * pitch + 0..kTile) += x[pixel][0..count) times `weights` [count][kTile], for kPixels pixels; or half a
+  // tile.
+  void (*multiply[2])(const float* const* x, const float* weights, std::size_t count, float* sums, std::size_t pitch);
 
   // Depthwise, for outputs side by side: adds to their sums the weights [rows][columns][kTile] of a tile where there is
   // a spike, or times the input, of which `count` channels are wanted. rows[i] is where the map begins for row i of
@@ -101,10 +114,8 @@ struct Kernels {
   void (*add_products)(const Window& window, const float* weights, const float* const* rows, std::size_t count,
                        float* sums);
 
-  // Some steps of up to kTile neurons, their inputs at x[step * x_stride]: takes v along, or without it begins
-  // with v_init, and writes the spikes to bits[step * bits_stride].
-  void (*fire)(const Neuron& neuron, std::size_t channel, std::size_t count, std::size_t steps, const float* x,
-               std::size_t x_stride, float* v, std::uint64_t* bits, std::size_t bits_stride);
+  // Takes up to kTile neurons, from one channel on, through the steps.
+  void (*fire)(const Neuron& neuron, std::size_t channel, std::size_t count, const Firing& at);
 };
 
 // The best that this processor has.

@@ -1,4 +1,5 @@
 #include <atomic>
+#include <utility>
 
 #include "conv_ways.h"
 #include "ops/native/pool.h"
@@ -98,35 +99,44 @@ void Job::find_sources(std::size_t pixel, std::size_t* sources) const {
   }
 }
 
-void Job::finish(std::size_t tile, std::size_t pixel, std::size_t first_step, std::size_t some, float* sums) const {
+void Job::finish(std::size_t tile, const Part& part, float* sums) const {
   const Conv::Layout::Tile& of = c.tiles[tile];
-  const std::size_t channels = c.s.out_channels, position = first_step * c.out_pixels() + pixel;
+  const std::size_t channels = c.s.out_channels, step = c.out_pixels() * channels;
   if (c.scaled && c.small.empty()) {  // sums of integers that came as floats
     const float *scale = c.scale.data() + tile * kTile, *bias = c.bias.data() + tile * kTile;
-    for (std::size_t t = 0; t < some; ++t)
-      for (std::size_t n = 0; n < kTile; ++n) sums[t * kTile + n] = bias[n] + scale[n] * sums[t * kTile + n];
+    for (std::size_t i = 0; i < part.places(steps); ++i)
+      for (std::size_t n = 0; n < kTile; ++n) sums[i * kTile + n] = bias[n] + scale[n] * sums[i * kTile + n];
   }
-  if (output.neuron) {
-    std::uint64_t spikes[kStepsAtOnce];
-    float* const v = output.v ? output.v + pixel * channels + of.first_output : nullptr;
-    kernel.fire(*output.neuron, of.first_output, of.outputs, some, sums, kTile, v, spikes, 1);
-    const std::size_t shift = of.first_output % 64, step = c.out_pixels() * words(channels);
-    std::uint64_t* word = output.bits + position * words(channels) + of.first_output / 64;
-    for (std::size_t t = 0; t < some; ++t, word += step)
-      if (c.has_words()) {
-        *word = spikes[t];
-      } else {
-        word[0] |= spikes[t] << shift;
-        if (shift + of.outputs > 64) word[1] |= spikes[t] >> (64 - shift);
-      }
-    return;
+  float* row = sums;
+  for (std::size_t pixel = part.first_pixel; pixel < part.last_pixel; ++pixel)
+    for (std::size_t t = 0; t < steps; ++t, row += kTile) {
+      const std::size_t at = pixel * channels + of.first_output;
+      const float* const base = output.base ? output.base + at + (output.base_is_static ? 0 : t * step) : nullptr;
+      for (std::size_t n = 0; base && n < of.outputs; ++n) row[n] += base[n];
+      if (output.real) std::memcpy(output.real + at + t * step, row, of.outputs * sizeof(float));
+    }
+  if (output.neuron) fire(tile, part, sums);
+}
+
+void Job::fire(std::size_t tile, const Part& part, const float* sums) const {
+  const Conv::Layout::Tile& of = c.tiles[tile];
+  const std::size_t channels = c.s.out_channels, size = words(channels), step = c.out_pixels() * size;
+  float* const v = output.v ? output.v + part.first_pixel * channels + of.first_output : nullptr;
+  std::uint64_t* const bits = output.bits + part.first_pixel * size + of.first_output / 64;
+  Firing at{part.last_pixel - part.first_pixel, steps, sums, steps * kTile, kTile, v, channels, bits, size, step};
+  if (c.has_words()) return kernel.fire(*output.neuron, of.first_output, of.outputs, at);
+  // Others have bits in the same words: it is done apart, pixel by pixel.
+  std::uint64_t spikes[kStepsAtOnce];
+  const std::size_t shift = of.first_output % 64, pixels = std::exchange(at.pixels, 1);
+  at.bits = spikes, at.bits_step = 1;
+  for (std::size_t pixel = 0; pixel < pixels; ++pixel, at.x += at.x_pixel, at.v += v ? at.v_pixel : 0) {
+    kernel.fire(*output.neuron, of.first_output, of.outputs, at);
+    for (std::size_t t = 0; t < steps; ++t) {
+      std::uint64_t* const word = bits + pixel * size + t * step;
+      word[0] |= spikes[t] << shift;
+      if (shift + of.outputs > 64) word[1] |= spikes[t] >> (64 - shift);
+    }
   }
-  float* out = output.real + position * channels + of.first_output;
-  for (std::size_t t = 0; t < some; ++t, out += c.out_pixels() * channels, sums += kTile)
-    if (output.add)
-      for (std::size_t n = 0; n < of.outputs; ++n) out[n] += sums[n];
-    else
-      std::memcpy(out, sums, of.outputs * sizeof(float));
 }
 
 std::uint64_t run_steps(const Conv::Layout& layout, const void* input, std::size_t steps, const ConvOutput& output,

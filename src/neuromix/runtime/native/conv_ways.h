@@ -61,13 +61,11 @@ struct Job {
     else
       std::memcpy(sums, c.bias.data() + tile * kTile, kTile * sizeof(float));
   }
-  // Makes sums [some][kTile] the output of some steps, to be called in the order of the steps.
-  void finish(std::size_t tile, std::size_t pixel, std::size_t first_step, std::size_t some, float* sums) const;
-  // The same for all pixels and steps of a part, sums [pixel][step][kTile].
-  void finish(std::size_t tile, const Part& part, float* sums) const {
-    for (std::size_t pixel = part.first_pixel; pixel < part.last_pixel; ++pixel, sums += steps * kTile)
-      finish(tile, pixel, 0, steps, sums);
-  }
+  // Makes the sums of a part, [pixel][step][kTile], its output.
+  void finish(std::size_t tile, const Part& part, float* sums) const;
+
+ private:
+  void fire(std::size_t tile, const Part& part, const float* sums) const;
 };
 
 class Way {
@@ -184,15 +182,15 @@ class Products final : public Way {
 
  private:
   struct Slot {
-    float* sums;           // [kPixels][kTile]
-    std::size_t* sources;  // [kPixels][taps]
-    float* copies;         // inputs of each pixel copied together
-    const float** patch;   // of each pixel
+    float* sums;            // [kPixels][step][kTile]
+    std::size_t* sources;   // [kPixels][taps]
+    float* copies;          // [step][kPixels][row]: inputs copied together
+    const float** patches;  // [step][kPixels]
     std::uintptr_t end;
     Slot(const Conv::Layout& c, Carver carver);
   };
-  void multiply(std::size_t first_pixel, std::size_t pixels, const Part& part, const Slot& slot) const;
-  void fill_patches(std::size_t t, std::size_t group, std::size_t pixels, const Slot& slot) const;
+  void multiply(const Part& part, const Slot& slot) const;
+  void fill_patches(std::size_t group, std::size_t pixels, const Slot& slot) const;
 
   const float* values_;
 };

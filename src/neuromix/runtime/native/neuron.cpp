@@ -5,26 +5,25 @@
 namespace nmx {
 namespace {
 
-// All steps of one position: its state stays in the nearest cache.
-void run_position(const Value& x, const Neuron& neuron, float* v, const Value& y, std::size_t steps,
-                  std::size_t position) {
-  const std::size_t channels = x.shape.channels, elements = x.shape.elements();
-  const std::size_t x_step = x.is_static ? 0 : elements, y_step = y.shape.positions() * words(channels);
-  const auto fire = kernels().fire;
-  for (std::size_t c = 0; c < channels; c += kTile) {
-    const float* from = x.row_of<const float>(0, position) + c;
-    const std::size_t count = std::min(kTile, channels - c);
-    if (y.type == Type::binary) {
-      std::uint64_t* to = y.row_of<std::uint64_t>(0, position) + c / kTile;
-      fire(neuron, c, count, steps, from, x_step, v ? v + c : v, to, y_step);
-      continue;
-    }
-    std::uint64_t none;
-    for (std::size_t t = 0; t < steps; ++t) {
-      fire(neuron, c, count, 1, from + t * x_step, 0, v + c, &none, 0);
-      std::memcpy(y.row_of<float>(t, position) + c, v + c, count * sizeof(float));
-    }
+// The neurons of a tile at some positions, and all their steps: their states stay in the nearest cache.
+void run_tile(const Value& x, const Neuron& neuron, float* v, const Value& y, std::size_t steps, std::size_t channel,
+              std::size_t first, std::size_t last) {
+  const std::size_t channels = x.shape.channels, count = std::min(kTile, channels - channel);
+  const std::size_t x_step = x.is_static ? 0 : x.shape.elements();
+  const float* from = x.row_of<const float>(0, first) + channel;
+  if (v) v += first * channels + channel;
+  if (y.type == Type::binary) {
+    const std::size_t size = words(channels), y_step = y.shape.positions() * size;
+    std::uint64_t* to = y.row_of<std::uint64_t>(0, first) + channel / kTile;
+    kernels().fire(neuron, channel, count, {last - first, steps, from, channels, x_step, v, channels, to, size, y_step});
+    return;
   }
+  std::uint64_t none;
+  for (std::size_t p = first; p < last; ++p, from += channels, v += channels)
+    for (std::size_t t = 0; t < steps; ++t) {
+      kernels().fire(neuron, channel, count, {1, 1, from + t * x_step, 0, 0, v, 0, &none, 0, 0});
+      std::memcpy(y.row_of<float>(t, p) + channel, v, count * sizeof(float));
+    }
 }
 
 NEUROMIX_CLONES void levels_row(const float* x, std::size_t channels, float gain, float levels,
@@ -43,7 +42,7 @@ void run_lif(const Value& x, const Neuron& neuron, float* v, const Value& y, std
              std::size_t threads) {
   const std::size_t channels = x.shape.channels;
   parallel_items(x.shape.positions(), steps * channels, threads, [&](std::size_t first, std::size_t last) {
-    for (std::size_t p = first; p < last; ++p) run_position(x, neuron, v ? v + p * channels : v, y, steps, p);
+    for (std::size_t c = 0; c < channels; c += kTile) run_tile(x, neuron, v, y, steps, c, first, last);
   });
 }
 

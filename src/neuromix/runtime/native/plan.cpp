@@ -43,20 +43,39 @@ void Plan::find_readers() {
   }
 }
 
-bool Plan::fires_into(std::size_t conv, std::size_t reader) const {
-  const auto* lif = std::get_if<op::Lif>(&graph_.nodes[reader].op);
-  return lif && lif->reset != Reset::none && !static_[conv];
+// The other addend of a sum that a convolution can be added to at once: a real value that is complete before it.
+std::size_t Plan::base_of(std::size_t conv, std::size_t sum) const {
+  const Node& add = graph_.nodes[sum];
+  if (!std::holds_alternative<op::Add>(add.op) || add.inputs.size() != 2) return Task::kNone;
+  const std::size_t other = add.inputs[0] == conv ? add.inputs[1] : add.inputs[0];
+  const bool fits = other < conv && graph_.nodes[other].type == Type::real && static_[sum] == static_[conv];
+  return fits ? other : Task::kNone;
 }
 
-// The other addend must be a real value, complete before the convolution, and nobody's business from then on.
-bool Plan::adds_into(std::size_t conv, std::size_t reader) const {
-  const Node& add = graph_.nodes[reader];
-  if (!std::holds_alternative<op::Add>(add.op) || add.inputs.size() != 2) return false;
-  const std::size_t other = add.inputs[0] == conv ? add.inputs[1] : add.inputs[0];
-  if (other >= conv || graph_.nodes[other].type != Type::real || static_[other] != static_[conv])
-    return false;
-  return std::all_of(readers_[other].begin(), readers_[other].end(),
-                     [&](std::size_t r) { return r < conv || r == reader; });
+// A convolution with what can be done as soon as its sums are there.
+Task Plan::task_of(std::size_t node) const {
+  Task task{node};
+  if (!is_conv(graph_.nodes[node]) || options_.keep_all) return task;
+  if (readers_[node].size() == 1 && readers_[node][0] < graph_.nodes.size()) {
+    task.base = base_of(node, readers_[node][0]);
+    if (task.base != Task::kNone) task.value = readers_[node][0];
+  }
+  for (const std::size_t reader : readers_[task.value]) {
+    if (reader == graph_.nodes.size() || static_[node]) continue;
+    const auto* lif = std::get_if<op::Lif>(&graph_.nodes[reader].op);
+    if (lif && lif->reset != Reset::none) {
+      task.neuron = reader;
+      break;
+    }
+  }
+  return task;
+}
+
+// Whether a value is nobody's business once a sum has it.
+bool Plan::ends_in(std::size_t node, const Task& task) const {
+  return static_[node] == static_[task.value] &&
+         std::all_of(readers_[node].begin(), readers_[node].end(),
+                     [&](std::size_t reader) { return reader < task.node || reader == task.value; });
 }
 
 void Plan::schedule() {
@@ -65,19 +84,15 @@ void Plan::schedule() {
   for (std::size_t n = 0; n < end; ++n) places_[n].home = n;
   for (std::size_t n = 1; n < end; ++n) {
     if (done[n]) continue;
-    Task task{n, n};
-    const std::size_t reader = readers_[n].size() == 1 ? readers_[n][0] : end;
-    if (is_conv(graph_.nodes[n]) && reader < end && !options_.keep_all) {
-      if (fires_into(n, reader)) task = {n, reader, Task::Kind::fires};
-      if (adds_into(n, reader)) task = {n, reader, Task::Kind::adds};
-    }
-    if (task.into != n) {
-      done[task.into] = true;
+    const Task task = task_of(n);
+    if (task.value != n) {
+      done[task.value] = true;
       places_[n].holds = false;
+      if (ends_in(task.base, task)) places_[task.value].home = places_[task.base].home;
     }
-    if (task.kind == Task::Kind::adds) {
-      const auto& addends = graph_.nodes[reader].inputs;
-      places_[reader].home = places_[addends[0] == n ? addends[1] : addends[0]].home;
+    if (task.neuron != Task::kNone) {
+      done[task.neuron] = true;
+      places_[task.value].holds = readers_[task.value].size() > 1;
     }
     tasks_.push_back(task);
   }
@@ -95,7 +110,9 @@ void Plan::find_lives() {
     place.bytes = checked_product(rows, row_bytes(graph_.nodes[n].type, shape.channels));
     place.bytes = checked_sum(place.bytes, kAlignment - 1) / kAlignment * kAlignment;
   }
-  for (const Task& task : tasks_) places_[task.into].first = std::min(places_[task.into].first, task.node);
+  for (const Task& task : tasks_)
+    for (const std::size_t n : {task.value, task.neuron})
+      if (n != Task::kNone) places_[n].first = std::min(places_[n].first, task.node);
   for (const Place& place : places_) {
     Place& home = places_[place.home];
     home.first = std::min(home.first, place.first);

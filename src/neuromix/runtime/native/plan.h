@@ -8,13 +8,14 @@
 
 namespace nmx {
 
-// One thing to do. A convolution may go on into the neuron that alone reads it, or be added to a sum.
+// One thing to do. A convolution may be added to a sum at once, and the outcome go on into a neuron.
 struct Task {
-  enum class Kind { plain, fires, adds };
+  static constexpr std::size_t kNone = ~std::size_t{0};
 
-  std::size_t node;  // what is computed
-  std::size_t into;  // whose value comes out: the neuron's, the sum's, or its own
-  Kind kind = Kind::plain;
+  std::size_t node;              // what is computed
+  std::size_t value = node;      // whose value comes out: its own, or the sum's
+  std::size_t base = kNone;      // the other addend of the sum
+  std::size_t neuron = kNone;
 };
 
 struct PlanOptions {
@@ -47,8 +48,9 @@ class Plan {
   void find_static();
   void find_readers();
   void schedule();
-  bool fires_into(std::size_t conv, std::size_t reader) const;
-  bool adds_into(std::size_t conv, std::size_t reader) const;
+  Task task_of(std::size_t node) const;
+  std::size_t base_of(std::size_t conv, std::size_t sum) const;
+  bool ends_in(std::size_t node, const Task& task) const;
   void find_lives();
   void lay_out();
 

@@ -48,30 +48,28 @@ void Session::reset() {
 void Session::begin_states(bool shared) {
   shares_state_ = shared;
   const auto& nodes = program_->graph().nodes;
-  for (const Task& task : plan_->tasks()) {
-    const auto* lif = std::get_if<op::Lif>(&nodes[task.into].op);
+  for (std::size_t n = 0; n < nodes.size(); ++n) {
+    const auto* lif = std::get_if<op::Lif>(&nodes[n].op);
     if (!lif) continue;
-    const std::size_t size = nodes[task.into].shape.elements();
+    const std::size_t size = nodes[n].shape.elements();
     if (!shared)
-      states_[task.into].assign(size, lif->v_init);
-    else if (needs_state(task))
+      states_[n].assign(size, lif->v_init);
+    else if (needs_state(*lif))
       shared_state_.resize(std::max(shared_state_.size(), size));
   }
 }
 
 // Whether the state of neurons goes through memory in a run of one pass: where not all steps are taken at once.
-bool Session::needs_state(const Task& task) const {
-  const auto& nodes = program_->graph().nodes;
-  const bool fires = task.kind == Task::Kind::fires, of_spikes = nodes[nodes[task.node].inputs[0]].type == Type::binary;
-  return plan_->options().steps > kStepsAtOnce || std::get<op::Lif>(nodes[task.into].op).reset == Reset::none ||
-         (fires && !of_spikes);
+bool Session::needs_state(const op::Lif& lif) const {
+  return plan_->options().steps > kStepsAtOnce || lif.reset == Reset::none;
 }
 
-float* Session::state_of(const Task& task) {
-  if (!shares_state_) return states_[task.into].data();
-  if (!needs_state(task)) return nullptr;
-  const Node& node = program_->graph().nodes[task.into];
-  std::fill_n(shared_state_.data(), node.shape.elements(), std::get<op::Lif>(node.op).v_init);
+float* Session::state_of(std::size_t n) {
+  if (!shares_state_) return states_[n].data();
+  const Node& node = program_->graph().nodes[n];
+  const auto& lif = std::get<op::Lif>(node.op);
+  if (!needs_state(lif)) return nullptr;
+  std::fill_n(shared_state_.data(), node.shape.elements(), lif.v_init);
   return shared_state_.data();
 }
 
@@ -160,15 +158,18 @@ void Session::run_task(const Task& task, std::size_t steps) {
 }
 
 void Session::run_conv(const op::Conv& conv, const Task& task, std::size_t steps) {
-  const Value &x = inputs_[0], y = value_of(task.into);
+  const Value& x = inputs_[0];
   ConvOutput output;
-  if (task.kind == Task::Kind::fires) {
-    output.neuron = &program_->weights(task.into).neuron;
-    output.v = state_of(task);
-    output.bits = y.row_of<std::uint64_t>(0, 0);
-  } else {
-    output.real = y.row_of<float>(0, 0);
-    output.add = task.kind == Task::Kind::adds;
+  if (task.base != Task::kNone) {
+    const Value base = value_of(task.base);
+    output.base = base.row_of<float>(0, 0);
+    output.base_is_static = base.is_static;
+  }
+  if (plan_->has_value(task.value)) output.real = value_of(task.value).row_of<float>(0, 0);
+  if (task.neuron != Task::kNone) {
+    output.neuron = &program_->weights(task.neuron).neuron;
+    output.v = state_of(task.neuron);
+    output.bits = value_of(task.neuron).row_of<std::uint64_t>(0, 0);
   }
   LayerReport& report = report_[task.node];
   report.operations += program_->weights(task.node).conv->run(x.data, steps, output, scratch_at_, threads_);
@@ -215,7 +216,7 @@ void Session::run_other(std::size_t n, std::size_t steps) {
     void operator()(const op::Input&) const {}
     void operator()(const op::Conv&) const {}
     void operator()(const op::Lif&) const {
-      run_lif(in[0], weights.neuron, s.state_of({n, n}), y, steps, threads);
+      run_lif(in[0], weights.neuron, s.state_of(n), y, steps, threads);
     }
     void operator()(const op::Levels& op) const { run_levels(in[0], op, y, steps, threads); }
     void operator()(const op::Affine&) const {

@@ -53,8 +53,8 @@ class Session {
   void advance(const float* x, std::size_t steps, bool is_static);
   void prepare(std::size_t steps, bool is_static);
   void begin_states(bool shared);
-  bool needs_state(const Task& task) const;
-  float* state_of(const Task& task);
+  bool needs_state(const op::Lif& lif) const;
+  float* state_of(std::size_t lif);
   std::size_t scratch_bytes(std::size_t node, std::size_t steps) const;
   void run_pass(const float* x, std::size_t steps, bool is_first);
   void run_task(const Task& task, std::size_t steps);
