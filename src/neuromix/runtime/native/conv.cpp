@@ -50,9 +50,11 @@ Conv::Layout::Layout(const ConvShape& shape, Type type, const ConvWeights& weigh
   for (const int axis : {0, 1}) visit_taps(s, axis, [&](std::size_t at) { ++seen[axis][at]; });
   taps_of_list = s.groups == 1 && s.dilation[1] == 1 ? s.kernel[1] : 1;
   if (!weights.small)
-    pack(weights.real);
-  else if (depthwise || input == Type::real)
-    pack(weights.small);
+    pack(weights.real, real);
+  else if (input == Type::binary && depthwise && taps <= kMostShorts)
+    pack(weights.small, shorts);
+  else if (input == Type::real || depthwise)
+    pack(weights.small, real);
   else
     pack_small(weights.small);
   for (const float w : real) finite = finite && std::isfinite(w);
@@ -76,11 +78,11 @@ void Conv::Layout::for_each_weight(const Place& place) const {
           place(tile, tap * in_group + c, n, ((tiles[tile].first_output + n) * in_group + c) * taps + tap);
 }
 
-template <typename From>
-void Conv::Layout::pack(const From* from) {
-  real.assign(tiles.size() * rows * kTile, 0);
+template <typename From, typename To>
+void Conv::Layout::pack(const From* from, Aligned<To>& to) {
+  to.assign(tiles.size() * rows * kTile, 0);
   for_each_weight([&](std::size_t tile, std::size_t row, std::size_t n, std::size_t i) {
-    real[(tile * rows + row) * kTile + n] = float(from[i]);
+    to[(tile * rows + row) * kTile + n] = To(from[i]);
   });
 }
 

@@ -30,14 +30,18 @@ void Depthwise<T>::add_up(std::size_t tile, std::size_t pixel, std::size_t some,
   const auto left = std::ptrdiff_t(x * s_.stride[1]) - std::ptrdiff_t(s_.padding[1]);
   const Window window{s_.kernel[0], s_.kernel[1], s_.dilation[1], left, s_.in_width, pitch(),
                       some,         job_.steps * kTile};
-  const float* weights = c_.real.data() + tile * c_.rows * kTile;
+  const std::size_t at = tile * c_.rows * kTile;
   for (std::size_t i = 0; i < some * job_.steps; ++i) job_.begin(tile, slot.sums + i * kTile);
   for (std::size_t t = 0; t < job_.steps; ++t) {
     find_rows(tile, t, y, slot);
+    float* const sums = slot.sums + t * kTile;
     if constexpr (std::is_same_v<T, float>)
-      job_.kernel.add_products(window, weights, slot.rows, c_.tiles[tile].outputs, slot.sums + t * kTile);
+      job_.kernel.add_products(window, c_.real.data() + at, slot.rows, c_.tiles[tile].outputs, sums);
+    else if (c_.shorts.empty())
+      job_.kernel.add_spikes(window, c_.real.data() + at, slot.rows, sums);
     else
-      job_.kernel.add_spikes(window, weights, slot.rows, slot.sums + t * kTile);
+      job_.kernel.add_small_spikes(window, c_.shorts.data() + at, slot.rows, c_.scale.data() + tile * kTile,
+                                   c_.bias.data() + tile * kTile, sums);
   }
 }
 

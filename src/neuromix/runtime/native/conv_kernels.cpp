@@ -15,6 +15,8 @@ constexpr std::size_t kVectors = kTile / kLanes;
 typedef float Floats __attribute__((vector_size(kLanes * 4)));
 typedef std::int32_t Ints __attribute__((vector_size(kLanes * 4)));
 typedef std::uint32_t UInts __attribute__((vector_size(kLanes * 4)));
+typedef std::int16_t Shorts __attribute__((vector_size(kLanes * 4)));
+typedef std::int16_t HalfShorts __attribute__((vector_size(kLanes * 2)));
 typedef std::uint16_t UShorts __attribute__((vector_size(kLanes * 4)));
 
 template <typename Vector, typename T>
@@ -57,6 +59,13 @@ inline Floats add_where(Mask mask, Floats weight, Floats sum) {
   return Floats(_mm512_mask_add_ps(__m512(sum), mask, __m512(sum), __m512(weight)));
 }
 
+typedef __mmask32 ShortMask;
+
+inline ShortMask short_mask_of(std::uint64_t bits) { return ShortMask(bits); }
+inline Shorts add_where(ShortMask mask, Shorts weight, Shorts sum) {
+  return Shorts(_mm512_mask_add_epi16(__m512i(sum), mask, __m512i(sum), __m512i(weight)));
+}
+
 #else
 
 typedef Ints Mask;  // all ones where the bit is set
@@ -79,6 +88,15 @@ inline Mask at_least(Floats a, Floats b) { return a >= b; }
 inline Floats choose(Mask mask, Floats a, Floats b) { return mask ? a : b; }
 inline Floats add_where(Mask mask, Floats weight, Floats sum) { return sum + Floats(Ints(weight) & mask); }
 
+typedef Shorts ShortMask;
+
+inline ShortMask short_mask_of(std::uint64_t bits) {
+  UShorts lane;
+  for (std::size_t k = 0; k < 2 * kLanes; ++k) lane[k] = std::uint16_t(1 << k);
+  return ShortMask((lane & std::uint16_t(bits)) != 0);
+}
+inline Shorts add_where(ShortMask mask, Shorts weight, Shorts sum) { return sum + (weight & mask); }
+
 #endif
 
 std::uint64_t count_bits(const std::uint64_t* words, std::size_t count) {
@@ -99,39 +117,43 @@ struct BitNumbers {
 };
 constexpr BitNumbers kBitNumbers;
 
-std::size_t list_bits(const std::uint64_t* words, std::size_t count, std::uint8_t* to) {
-  const std::uint8_t* const begin = to;
-  std::uint64_t first = 0;  // in all eight bytes
-  for (std::size_t w = 0; w < count; ++w) {
-    std::uint64_t rest = words[w];
-    for (int k = 0; k < 8; ++k, rest >>= 8, first += 0x0808080808080808u) {
-      std::uint64_t numbers;
-      std::memcpy(&numbers, kBitNumbers.of[rest & 0xff], sizeof numbers);
-      numbers += first;
-      std::memcpy(to, &numbers, sizeof numbers);
-      to += __builtin_popcount(unsigned(rest & 0xff));
+void list_bits(const std::uint64_t* words, std::size_t stride, std::size_t count, std::size_t places,
+               std::uint8_t* rows, std::uint32_t* begins) {
+  std::uint8_t* to = rows + begins[0];
+  for (std::size_t place = 0; place < places; ++place, words += stride) {
+    std::uint64_t first = 0;  // in all eight bytes
+    for (std::size_t w = 0; w < count; ++w) {
+      std::uint64_t rest = words[w];
+      for (int k = 0; k < 8; ++k, rest >>= 8, first += 0x0808080808080808u) {
+        std::uint64_t numbers;
+        std::memcpy(&numbers, kBitNumbers.of[rest & 0xff], sizeof numbers);
+        numbers += first;
+        std::memcpy(to, &numbers, sizeof numbers);
+        to += __builtin_popcount(unsigned(rest & 0xff));
+      }
     }
+    begins[place + 1] = std::uint32_t(to - rows);
   }
-  return std::size_t(to - begin);
 }
 
 #if defined(__AVX512F__)
 
 // For processors that can also pick bytes; not all with AVX-512 can.
-__attribute__((target("avx512vbmi2"))) std::size_t list_bits_at_once(const std::uint64_t* words, std::size_t count,
-                                                                     std::uint8_t* to) {
-  const std::uint8_t* const begin = to;
-  alignas(64) std::uint8_t all[64];
-  for (std::size_t i = 0; i < 64; ++i) all[i] = std::uint8_t(i);
-  __m512i numbers = _mm512_load_si512(all);
-  for (std::size_t w = 0; w < count; ++w) {
-    const __m512i set = _mm512_maskz_compress_epi8(words[w], numbers);
-    const int some = __builtin_popcountll(words[w]);
-    std::memcpy(to, &set, some > 32 ? 64 : 32);
-    to += some;
-    numbers = _mm512_add_epi8(numbers, _mm512_set1_epi8(64));
+__attribute__((target("avx512vbmi2"))) void list_bits_at_once(const std::uint64_t* words, std::size_t stride,
+                                                              std::size_t count, std::size_t places,
+                                                              std::uint8_t* rows, std::uint32_t* begins) {
+  alignas(64) std::uint8_t all[kSmallPanel];
+  for (std::size_t i = 0; i < kSmallPanel; ++i) all[i] = std::uint8_t(i);
+  std::uint8_t* to = rows + begins[0];
+  for (std::size_t place = 0; place < places; ++place, words += stride) {
+    for (std::size_t w = 0; w < count; ++w) {
+      const __m512i set = _mm512_maskz_compress_epi8(words[w], _mm512_load_si512(all + 64 * w));
+      const int some = __builtin_popcountll(words[w]);
+      std::memcpy(to, &set, some > 32 ? 64 : 32);
+      to += some;
+    }
+    begins[place + 1] = std::uint32_t(to - rows);
   }
-  return std::size_t(to - begin);
 }
 
 const auto best_list_bits = __builtin_cpu_supports("avx512vbmi2") ? list_bits_at_once : list_bits;
@@ -306,57 +328,132 @@ void multiply(const float* const* x, const float* weights, std::size_t count, fl
 
 // The depthwise kernels for a vector of channels. Where outputs lie side by side, an input serves all that see it.
 // kColumns: of the kernel, where it is known beforehand, else 0.
-template <std::size_t kOutputs, std::size_t kColumns, typename T, typename Read, typename Combine>
-void slide(const Window& window, const float* weights, const T* const* rows, float* sums, const Read& read,
-           const Combine& combine) {
+template <std::size_t kOutputs, std::size_t kColumns, typename Sums, typename T, typename Weight>
+void slide(const Window& window, const Weight* weights, const T* const* rows, const Sums& sums) {
   const std::size_t columns = kColumns ? kColumns : window.columns, dilation = kColumns ? 1 : window.dilation;
   const std::size_t first = std::size_t(window.first), width = window.width, pitch = window.pitch;
-  Floats sum[kOutputs];
+  typename Sums::Vector sum[kOutputs];
   for (std::size_t p = 0; p < kOutputs; ++p)
-    sum[p] = p < window.outputs ? load<Floats>(sums + p * window.sums_pitch) : Floats{};
+    sum[p] = p < window.outputs ? sums.begin(p * window.sums_pitch) : typename Sums::Vector{};
   for (std::size_t row = 0; row < window.rows; ++row, weights += columns * kTile) {
     if (!rows[row]) continue;
 #pragma GCC unroll 16
     for (std::size_t j = 0; j < columns + kOutputs - 1; ++j) {
       const std::size_t column = first + j * dilation;  // left of the map it is huge
       if (column >= width) continue;
-      const auto x = read(rows[row] + column * pitch);
+      const auto x = sums.read(rows[row] + column * pitch);
 #pragma GCC unroll 8
       for (std::size_t p = 0; p < kOutputs; ++p)
-        if (j - p < columns) sum[p] = combine(x, load<Floats>(weights + (j - p) * kTile), sum[p]);
+        if (j - p < columns)
+          sum[p] = sums.add(x, load<typename Sums::Vector>(weights + (j - p) * kTile), sum[p]);
     }
   }
   for (std::size_t p = 0; p < kOutputs; ++p)
-    if (p < window.outputs) store(sums + p * window.sums_pitch, sum[p]);
+    if (p < window.outputs) sums.finish(p * window.sums_pitch, sum[p]);
 }
 
-template <typename T, typename Read, typename Combine>
-inline void slide(const Window& window, const float* weights, const T* const* rows, float* sums, const Read& read,
-                  const Combine& combine) {
-  if (window.outputs == 1) return slide<1, 0>(window, weights, rows, sums, read, combine);
-  if (window.columns == 3) return slide<kPixels, 3>(window, weights, rows, sums, read, combine);
-  if (window.columns == 5) return slide<kPixels, 5>(window, weights, rows, sums, read, combine);
-  return slide<kPixels, 7>(window, weights, rows, sums, read, combine);
+template <typename Sums, typename T, typename Weight>
+inline void slide(const Window& window, const Weight* weights, const T* const* rows, const Sums& sums) {
+  if (window.outputs == 1) return slide<1, 0>(window, weights, rows, sums);
+  if (window.columns == 3) return slide<kPixels, 3>(window, weights, rows, sums);
+  if (window.columns == 5) return slide<kPixels, 5>(window, weights, rows, sums);
+  return slide<kPixels, 7>(window, weights, rows, sums);
 }
+
+// Sums of `kLanes` channels, those from `first` on, in memory.
+struct FloatSums {
+  typedef Floats Vector;
+  float* sums;
+  std::size_t first;
+
+  Floats begin(std::size_t at) const { return load<Floats>(sums + first + at); }
+  void finish(std::size_t at, const Floats& sum) const { store(sums + first + at, sum); }
+};
+
+struct SumsOfSpikes : FloatSums {
+  Mask read(const std::uint64_t* word) const { return mask_of(*word >> first); }
+  static Floats add(const Mask& spikes, const Floats& weight, const Floats& sum) {
+    return add_where(spikes, weight, sum);
+  }
+};
+
+struct SumsOfProducts : FloatSums {
+  std::size_t count;  // channels that there are
+
+  Floats read(const float* x) const {
+    if (count == kLanes) return load<Floats>(x + first);
+    Floats rest = {};
+    std::memcpy(&rest, x + first, count * sizeof(float));
+    return rest;
+  }
+  static Floats add(const Floats& x, const Floats& weight, const Floats& sum) { return fused(x, weight, sum); }
+};
+
+// Of twice as many channels.
+struct ShortSums {
+  typedef Shorts Vector;
+  float* sums;
+  std::size_t first;
+  const float *scale, *bias;
+
+  static Shorts begin(std::size_t) { return Shorts{}; }
+  ShortMask read(const std::uint64_t* word) const { return short_mask_of(*word >> first); }
+  static Shorts add(const ShortMask& spikes, const Shorts& weight, const Shorts& sum) {
+    return add_where(spikes, weight, sum);
+  }
+  void finish(std::size_t at, const Shorts& sum) const {
+    std::int16_t shorts[2 * kLanes];
+    store(shorts, sum);
+    for (std::size_t n = first; n < first + 2 * kLanes; n += kLanes) {
+      const Floats total = __builtin_convertvector(load<HalfShorts>(shorts + n - first), Floats);
+      store(sums + at + n, load<Floats>(bias + n) + load<Floats>(scale + n) * total);
+    }
+  }
+};
 
 void add_spikes(const Window& window, const float* weights, const std::uint64_t* const* rows, float* sums) {
-  for (std::size_t i = 0; i < kTile; i += kLanes)
-    slide(window, weights + i, rows, sums + i, [i](const std::uint64_t* word) { return mask_of(*word >> i); },
-          [](Mask mask, Floats weight, Floats sum) { return add_where(mask, weight, sum); });
+  for (std::size_t i = 0; i < kTile; i += kLanes) slide(window, weights + i, rows, SumsOfSpikes{{sums, i}});
+}
+
+void add_small_spikes(const Window& window, const std::int16_t* weights, const std::uint64_t* const* rows,
+                      const float* scale, const float* bias, float* sums) {
+  for (std::size_t i = 0; i < kTile; i += 2 * kLanes)
+    slide(window, weights + i, rows, ShortSums{sums, i, scale, bias});
 }
 
 void add_products(const Window& window, const float* weights, const float* const* rows, std::size_t count,
                   float* sums) {
-  const auto multiply = [](Floats x, Floats weight, Floats sum) { return fused(x, weight, sum); };
   std::size_t i = 0;
   for (; i + kLanes <= count; i += kLanes)
-    slide(window, weights + i, rows, sums + i, [i](const float* x) { return load<Floats>(x + i); }, multiply);
-  const auto read_rest = [i, count](const float* x) {
-    Floats rest = {};
-    std::memcpy(&rest, x + i, (count - i) * sizeof(float));
-    return rest;
-  };
-  if (i < count) slide(window, weights + i, rows, sums + i, read_rest, multiply);
+    slide(window, weights + i, rows, SumsOfProducts{{sums, i}, std::integral_constant<std::size_t, kLanes>()});
+  if (i < count) slide(window, weights + i, rows, SumsOfProducts{{sums, i}, count - i});
+}
+
+void scale(const float* scale, const float* bias, std::size_t places, float* sums) {
+  for (std::size_t i = 0; i < places; ++i, sums += kTile)
+    for (std::size_t n = 0; n < kTile; n += kLanes)
+      store(sums + n, load<Floats>(bias + n) + load<Floats>(scale + n) * load<Floats>(sums + n));
+}
+
+void add(const float* from, std::size_t pixel, std::size_t step, std::size_t outputs, std::size_t pixels,
+         std::size_t steps, float* sums) {
+  for (std::size_t p = 0; p < pixels; ++p, from += pixel)
+    for (std::size_t t = 0; t < steps; ++t, sums += kTile) {
+      std::size_t n = 0;
+      for (; n + kLanes <= outputs; n += kLanes)
+        store(sums + n, load<Floats>(sums + n) + load<Floats>(from + t * step + n));
+      for (; n < outputs; ++n) sums[n] += from[t * step + n];
+    }
+}
+
+void put(const float* sums, std::size_t outputs, std::size_t pixels, std::size_t steps, float* to, std::size_t pixel,
+         std::size_t step) {
+  for (std::size_t p = 0; p < pixels; ++p, to += pixel)
+    for (std::size_t t = 0; t < steps; ++t, sums += kTile) {
+      std::size_t n = 0;
+      for (; n + kLanes <= outputs; n += kLanes) store(to + t * step + n, load<Floats>(sums + n));
+      for (; n < outputs; ++n) to[t * step + n] = sums[n];
+    }
 }
 
 // What `fire` reads of some vectors of neurons.
@@ -451,7 +548,11 @@ const Kernels NMX_EXPAND(NMX_TABLE_OF, NEUROMIX_SET) = {NMX_EXPAND(NMX_NAME_OF, 
                              add_small_rows_times,
                              {multiply<kTile / 2>, multiply<kTile>},
                              add_spikes,
+                             add_small_spikes,
                              add_products,
+                             scale,
+                             add,
+                             put,
                              fire};
 
 }  // namespace nmx

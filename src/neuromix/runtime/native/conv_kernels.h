@@ -19,6 +19,9 @@ constexpr std::size_t kPixels = 7;
 constexpr int kSmallZero = 128;
 inline std::size_t small_place(std::size_t n) { return 4 * (n % 16) + 2 * (n / 16 % 2) + n / 32; }
 
+// As many integer weights do not overflow a short.
+constexpr std::size_t kMostShorts = 255;
+
 // Integer rows of a panel: their numbers fit in a byte, and as many bytes add up in a short.
 constexpr std::size_t kSmallPanel = 256;
 
@@ -85,8 +88,10 @@ struct Kernels {
 
   // How many bits are set.
   std::uint64_t (*count_bits)(const std::uint64_t* words, std::size_t count);
-  // The numbers of the bits that are set in up to 4 words, ascending; returns how many.
-  std::size_t (*list_bits)(const std::uint64_t* words, std::size_t count, std::uint8_t* to);
+  // For each place the numbers of the bits that are set in `count` words from words[place * stride] on, 4 at most: they
+  // go to rows[begins[place]] and on, ascending. begins[0] is given, begins[place + 1] is where they end.
+  void (*list_bits)(const std::uint64_t* words, std::size_t stride, std::size_t count, std::size_t places,
+                    std::uint8_t* rows, std::uint32_t* begins);
 
   // to[i] = from[i] + offset.
   void (*copy_list)(const std::uint32_t* from, std::size_t count, std::uint32_t offset, std::uint32_t* to);
@@ -109,10 +114,20 @@ struct Kernels {
 
   // Depthwise, for outputs side by side: adds to their sums the weights [rows][columns][kTile] of a tile where there is
   // a spike, or times the input, of which `count` channels are wanted. rows[i] is where the map begins for row i of
-  // the kernel, null above and below the map.
+  // the kernel, null above and below the map. Sums of integers, kMostShorts at most, become bias + scale * sum.
   void (*add_spikes)(const Window& window, const float* weights, const std::uint64_t* const* rows, float* sums);
+  void (*add_small_spikes)(const Window& window, const std::int16_t* weights, const std::uint64_t* const* rows,
+                           const float* scale, const float* bias, float* sums);
   void (*add_products)(const Window& window, const float* weights, const float* const* rows, std::size_t count,
                        float* sums);
+
+  // For sums [pixel][step][kTile]: to be bias + scale * sums; to have added to them `outputs` numbers from somewhere, or to
+  // be put there, which lie some places apart.
+  void (*scale)(const float* scale, const float* bias, std::size_t places, float* sums);
+  void (*add)(const float* from, std::size_t pixel, std::size_t step, std::size_t outputs, std::size_t pixels,
+              std::size_t steps, float* sums);
+  void (*put)(const float* sums, std::size_t outputs, std::size_t pixels, std::size_t steps, float* to,
+              std::size_t pixel, std::size_t step);
 
   // Takes up to kTile neurons, from one channel on, through the steps.
   void (*fire)(const Neuron& neuron, std::size_t channel, std::size_t count, const Firing& at);

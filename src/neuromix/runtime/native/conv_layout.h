@@ -43,6 +43,7 @@ struct Conv::Layout {
   std::size_t rows;      // of a tile
   Aligned<float> real;             // [tiles][rows][kTile]
   Aligned<std::uint8_t> small;     // the same, if spikes add up integers; see kernels
+  Aligned<std::int16_t> shorts;    // the same, if spikes add up integers of a depthwise convolution
   Aligned<float> scale, bias;      // [tiles][kTile]
 
   // From the first input of an output to the one under each tap; the first lies outside where there is padding.
@@ -68,12 +69,14 @@ struct Conv::Layout {
   bool has_words() const { return depthwise || s.groups == 1 || out_group % kTile == 0; }
   // Whether rows of weights are added up where there are spikes.
   bool adds_rows() const { return input == Type::binary && !depthwise; }
+  // Whether sums of integers come as floats, which are yet to be scaled.
+  bool scales_sums() const { return scaled && small.empty() && shorts.empty(); }
   std::size_t in_pixels() const { return s.in_height * s.in_width; }
   std::size_t out_pixels() const { return s.out_height * s.out_width; }
 
  private:
-  template <typename From>
-  void pack(const From* from);
+  template <typename From, typename To>
+  void pack(const From* from, Aligned<To>& to);
   void pack_small(const std::int8_t* from);
   template <typename Place>
   void for_each_weight(const Place& place) const;

@@ -3,15 +3,11 @@
 namespace nmx {
 namespace {
 
-// Copies bits [first, first + count) of some words to bit `at` of others, which are 0 from there on.
+// Sets bits from bit `at` of words on, which are 0 there, to the bits [first, first + count) of others.
 inline void copy_bits(const std::uint64_t* from, std::size_t first, std::size_t count, std::uint64_t* to,
                       std::size_t at) {
   from += first / 64, to += at / 64;
   const std::size_t skip = first % 64, shift = at % 64;
-  if ((skip | shift | count % 64) == 0) {
-    for (std::size_t i = 0; i < count / 64; ++i) to[i] = from[i];
-    return;
-  }
   for (; count > 0; ++from, ++to) {
     const std::size_t some = std::min<std::size_t>(64, count);
     std::uint64_t bits = from[0] >> skip;
@@ -31,16 +27,31 @@ std::size_t small_panels(const Conv::Layout& c) { return (c.rows + kSmallPanel -
 
 // The inputs of each output of a part, in rows of bits [place][words].
 void Spikes::gather(const Part& part, std::size_t group, std::uint64_t* to, std::size_t* sources) const {
-  const std::size_t first = group * c_.in_group, count = c_.in_group, size = words(c_.rows);
+  const std::size_t size = words(c_.rows);
   for (std::size_t pixel = part.first_pixel; pixel < part.last_pixel; ++pixel) {
     job_.find_sources(pixel, sources);
-    for (std::size_t t = 0; t < job_.steps; ++t, to += size) {
-      std::fill_n(to, size, 0);
-      for (std::size_t tap = 0; tap < c_.taps; ++tap)
-        if (sources[tap] != kOutside)
-          copy_bits(job_.bits(job_.position(t, sources[tap])), first, count, to, tap * count);
-    }
+    for (std::size_t t = 0; t < job_.steps; ++t, to += size)
+      c_.in_group % 64 == 0 ? gather_words(t, group, sources, to) : gather_bits(t, group, sources, to);
   }
+}
+
+void Spikes::gather_words(std::size_t t, std::size_t group, const std::size_t* sources, std::uint64_t* to) const {
+  const std::size_t count = c_.in_group / 64;
+  for (std::size_t tap = 0; tap < c_.taps; ++tap, to += count) {
+    if (sources[tap] == kOutside) {
+      for (std::size_t i = 0; i < count; ++i) to[i] = 0;
+      continue;
+    }
+    const std::uint64_t* from = job_.bits(job_.position(t, sources[tap])) + group * count;
+    for (std::size_t i = 0; i < count; ++i) to[i] = from[i];
+  }
+}
+
+void Spikes::gather_bits(std::size_t t, std::size_t group, const std::size_t* sources, std::uint64_t* to) const {
+  for (std::size_t i = 0; i < words(c_.rows); ++i) to[i] = 0;
+  for (std::size_t tap = 0; tap < c_.taps; ++tap)
+    if (sources[tap] != kOutside)
+      copy_bits(job_.bits(job_.position(t, sources[tap])), group * c_.in_group, c_.in_group, to, tap * c_.in_group);
 }
 
 // ---- Float weights ----
@@ -107,21 +118,20 @@ std::uint64_t SmallPanels::run(const Part& part, std::uintptr_t memory) const {
 // Lists the rows to add, panel by panel; returns how many there are.
 std::size_t SmallPanels::list(std::size_t places, const Slot& slot) const {
   const std::size_t size = words(c_.rows);
-  std::uint32_t *begin = slot.begins, at = 0;
+  std::uint32_t* begins = slot.begins;
+  begins[0] = 0;
   std::fill_n(slot.counts, places, 0);
-  for (std::size_t p = 0; p < small_panels(c_); ++p) {
+  for (std::size_t p = 0; p < small_panels(c_); ++p, begins += places) {
     const std::size_t first = p * kWordsOfPanel, count = std::min(kWordsOfPanel, size - first);
+    job_.kernel.list_bits(slot.masks + first, size, count, places, slot.rows, begins);
     slot.most[p] = 0;
     for (std::size_t i = 0; i < places; ++i) {
-      const auto some = std::uint32_t(job_.kernel.list_bits(slot.masks + i * size + first, count, slot.rows + at));
-      *begin++ = at;
-      at += some;
+      const std::uint32_t some = begins[i + 1] - begins[i];
       slot.counts[i] += some;
       slot.most[p] = std::max(slot.most[p], some);
     }
   }
-  *begin = at;
-  return at;
+  return begins[0];
 }
 
 void SmallPanels::add_up(const Part& part, std::size_t tile, const Slot& slot) const {

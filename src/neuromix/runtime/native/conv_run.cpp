@@ -101,20 +101,13 @@ void Job::find_sources(std::size_t pixel, std::size_t* sources) const {
 
 void Job::finish(std::size_t tile, const Part& part, float* sums) const {
   const Conv::Layout::Tile& of = c.tiles[tile];
-  const std::size_t channels = c.s.out_channels, step = c.out_pixels() * channels;
-  if (c.scaled && c.small.empty()) {  // sums of integers that came as floats
-    const float *scale = c.scale.data() + tile * kTile, *bias = c.bias.data() + tile * kTile;
-    for (std::size_t i = 0; i < part.places(steps); ++i)
-      for (std::size_t n = 0; n < kTile; ++n) sums[i * kTile + n] = bias[n] + scale[n] * sums[i * kTile + n];
-  }
-  float* row = sums;
-  for (std::size_t pixel = part.first_pixel; pixel < part.last_pixel; ++pixel)
-    for (std::size_t t = 0; t < steps; ++t, row += kTile) {
-      const std::size_t at = pixel * channels + of.first_output;
-      const float* const base = output.base ? output.base + at + (output.base_is_static ? 0 : t * step) : nullptr;
-      for (std::size_t n = 0; base && n < of.outputs; ++n) row[n] += base[n];
-      if (output.real) std::memcpy(output.real + at + t * step, row, of.outputs * sizeof(float));
-    }
+  const std::size_t channels = c.s.out_channels, step = c.out_pixels() * channels, pixels = part.last_pixel - part.first_pixel;
+  if (c.scales_sums())
+    kernel.scale(c.scale.data() + tile * kTile, c.bias.data() + tile * kTile, part.places(steps), sums);
+  const auto rows = [&](auto* first) { return first + part.first_pixel * channels + of.first_output; };
+  if (output.base)
+    kernel.add(rows(output.base), channels, output.base_is_static ? 0 : step, of.outputs, pixels, steps, sums);
+  if (output.real) kernel.put(sums, of.outputs, pixels, steps, rows(output.real), channels, step);
   if (output.neuron) fire(tile, part, sums);
 }
 

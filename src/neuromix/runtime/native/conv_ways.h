@@ -92,6 +92,10 @@ class Spikes : public Way {
  protected:
   explicit Spikes(const Job& job) : Way(job) {}
   void gather(const Part& part, std::size_t group, std::uint64_t* to, std::size_t* sources) const;
+
+ private:
+  void gather_words(std::size_t t, std::size_t group, const std::size_t* sources, std::uint64_t* to) const;
+  void gather_bits(std::size_t t, std::size_t group, const std::size_t* sources, std::uint64_t* to) const;
 };
 
 // With float weights, in panels of 64 rows.
