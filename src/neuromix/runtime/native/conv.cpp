@@ -32,7 +32,7 @@ Conv::Layout::Layout(const ConvShape& shape, Type type, const ConvWeights& weigh
       taps(shape.kernel[0] * shape.kernel[1]),
       in_group(shape.in_channels / shape.groups),
       out_group(shape.out_channels / shape.groups),
-      depthwise(shape.groups > 1 && in_group == 1 && out_group == 1),
+      depthwise(shape.is_depthwise()),
       scaled(weights.small),
       finite(true) {
   rows = taps * in_group;
@@ -98,27 +98,30 @@ Conv::Conv(const ConvShape& shape, Type input, const ConvWeights& weights)
 
 Conv::~Conv() = default;
 
-std::size_t Conv::scratch_bytes(std::size_t threads) const {
-  return run_scratch_bytes(*layout_, threads);
+std::size_t Conv::scratch_bytes(std::size_t threads, const Conv* before) const {
+  return run_scratch_bytes(*layout_, before ? before->layout_.get() : nullptr, threads);
 }
 
 std::uint64_t Conv::run(const void* input, std::size_t steps, const ConvOutput& output, void* scratch,
-                        std::size_t threads) const {
+                        std::size_t threads, const Conv* before) const {
   const ConvShape& s = layout_->s;
-  const std::size_t per_position = layout_->input == Type::real     ? s.in_channels * sizeof(float)
-                                   : layout_->input == Type::binary ? words(s.in_channels) * 8
-                                                                    : s.in_channels;
-  const std::size_t in_step = layout_->in_pixels() * per_position, out_pixels = layout_->out_pixels();
+  const Layout& first = before ? *before->layout_ : *layout_;
+  const std::size_t in_step = first.in_pixels() * row_bytes(first.input, first.s.in_channels);
+  const std::size_t out_pixels = layout_->out_pixels();
   std::uint64_t operations = 0;
   for (std::size_t t = 0; t < steps; t += kStepsAtOnce) {
     ConvOutput part = output;
     if (part.base && !part.base_is_static) part.base += t * out_pixels * s.out_channels;
     if (part.real) part.real += t * out_pixels * s.out_channels;
     if (part.bits) part.bits += t * out_pixels * words(s.out_channels);
-    operations += run_steps(*layout_, static_cast<const std::byte*>(input) + t * in_step,
+    operations += run_steps(*layout_, before ? &first : nullptr, static_cast<const std::byte*>(input) + t * in_step,
                             std::min(kStepsAtOnce, steps - t), part, scratch, threads);
   }
   return operations;
+}
+
+std::uint64_t Conv::seen_spikes(const void* input, std::size_t steps) const {
+  return nmx::seen_spikes(*layout_, input, steps);
 }
 
 }  // namespace nmx

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 
 namespace nmx {
@@ -17,6 +18,13 @@ struct ConvShape {
   std::size_t out_channels, out_height, out_width;
   std::size_t kernel[2], stride[2], padding[2], dilation[2];  // along height, along width
   std::size_t groups;
+
+  bool is_depthwise() const { return groups > 1 && groups == in_channels && groups == out_channels; }
+  bool is_pointwise() const {  // each output has one input, that at the same place
+    for (const int axis : {0, 1})
+      if (kernel[axis] != 1 || stride[axis] != 1 || padding[axis] != 0) return false;
+    return true;
+  }
 };
 
 // As in the file: weight [O, I/groups, kh, kw], either float or int8 with a scale for each output.
@@ -55,6 +63,11 @@ constexpr std::size_t kStepsAtOnce = 8;
 
 inline std::size_t words(std::size_t channels) { return (channels + 63) / 64; }
 
+inline std::size_t row_bytes(Type type, std::size_t channels) {
+  if (type == Type::binary) return words(channels) * sizeof(std::uint64_t);
+  return type == Type::real ? channels * sizeof(float) : channels;
+}
+
 // A convolution with its weights laid out for the engine. Immutable: any number of threads may run it at once.
 class Conv {
  public:
@@ -64,12 +77,18 @@ class Conv {
   Conv& operator=(const Conv&) = delete;
 
   // Bytes of `scratch` that a run needs, of any number of steps.
-  std::size_t scratch_bytes(std::size_t threads) const;
+  std::size_t scratch_bytes(std::size_t threads, const Conv* before = nullptr) const;
 
   // Runs `steps` steps on up to `threads` threads. Returns the synaptic operations done: a weight added, for
   // spikes (for integers: each non-zero one times a weight); a weight multiplied and added, for real inputs.
+  //
+  // A pointwise convolution can have a depthwise one `before` it, which makes its inputs, from spikes, as they are
+  // needed: they are never in memory all at once. What that one does is told by `seen_spikes`.
   std::uint64_t run(const void* input, std::size_t steps, const ConvOutput& output, void* scratch,
-                    std::size_t threads) const;
+                    std::size_t threads, const Conv* before = nullptr) const;
+
+  // The synaptic operations of a depthwise convolution: spikes times the outputs that see them.
+  std::uint64_t seen_spikes(const void* input, std::size_t steps) const;
 
   struct Layout;
 

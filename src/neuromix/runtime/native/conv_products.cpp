@@ -50,7 +50,7 @@ void Products::multiply(const Part& part, const Slot& slot) const {
 void Products::fill_patches(std::size_t group, std::size_t pixels, const Slot& slot) const {
   const std::size_t offset = group * c_.in_group, size = c_.in_group;
   const auto input = [&](std::size_t t, std::size_t source) {
-    return values_ + job_.position(t, source) * s_.in_channels + offset;
+    return values_ + (t * pixels_ + source - first_pixel_) * s_.in_channels + offset;
   };
   for (std::size_t i = 0; i < job_.steps * kPixels; ++i) {
     const std::size_t t = i / kPixels, *sources = slot.sources + std::min(i % kPixels, pixels - 1) * c_.taps;

@@ -75,19 +75,6 @@ std::uint64_t run_all(const Job& job, const Way& way, std::uintptr_t memory) {
   return operations;
 }
 
-// Of a depthwise convolution: spikes times the outputs that see them.
-std::uint64_t seen_spikes(const Job& job) {
-  const ConvShape& s = job.c.s;
-  std::uint64_t seen = 0;
-  for (std::size_t t = 0; t < job.steps; ++t)
-    for (std::size_t y = 0; y < s.in_height; ++y)
-      for (std::size_t x = 0; x < s.in_width; ++x) {
-        const std::uint64_t* spikes = job.bits(job.position(t, y * s.in_width + x));
-        seen += job.kernel.count_bits(spikes, words(s.in_channels)) * job.c.seen[0][y] * job.c.seen[1][x];
-      }
-  return seen;
-}
-
 }  // namespace
 
 void Job::find_sources(std::size_t pixel, std::size_t* sources) const {
@@ -101,13 +88,16 @@ void Job::find_sources(std::size_t pixel, std::size_t* sources) const {
 
 void Job::finish(std::size_t tile, const Part& part, float* sums) const {
   const Conv::Layout::Tile& of = c.tiles[tile];
-  const std::size_t channels = c.s.out_channels, step = c.out_pixels() * channels, pixels = part.last_pixel - part.first_pixel;
+  const std::size_t channels = c.s.out_channels, pixels = part.last_pixel - part.first_pixel;
   if (c.scales_sums())
     kernel.scale(c.scale.data() + tile * kTile, c.bias.data() + tile * kTile, part.places(steps), sums);
-  const auto rows = [&](auto* first) { return first + part.first_pixel * channels + of.first_output; };
+  const std::size_t base_step = output.base_is_static ? 0 : c.out_pixels() * channels;
   if (output.base)
-    kernel.add(rows(output.base), channels, output.base_is_static ? 0 : step, of.outputs, pixels, steps, sums);
-  if (output.real) kernel.put(sums, of.outputs, pixels, steps, rows(output.real), channels, step);
+    kernel.add(output.base + part.first_pixel * channels + of.first_output, channels, base_step, of.outputs, pixels,
+               steps, sums);
+  if (output.real)
+    kernel.put(sums, of.outputs, pixels, steps, output.real + (part.first_pixel - first_real) * channels + of.first_output,
+               channels, reals * channels);
   if (output.neuron) fire(tile, part, sums);
 }
 
@@ -132,15 +122,31 @@ void Job::fire(std::size_t tile, const Part& part, const float* sums) const {
   }
 }
 
-std::uint64_t run_steps(const Conv::Layout& layout, const void* input, std::size_t steps, const ConvOutput& output,
-                        void* scratch, std::size_t threads) {
+std::uint64_t seen_spikes(const Conv::Layout& layout, const void* input, std::size_t steps) {
+  const ConvShape& s = layout.s;
+  const std::size_t size = words(s.in_channels);
+  const auto* spikes = static_cast<const std::uint64_t*>(input);
+  std::uint64_t seen = 0;
+  for (std::size_t t = 0; t < steps; ++t)
+    for (std::size_t y = 0; y < s.in_height; ++y)
+      for (std::size_t x = 0; x < s.in_width; ++x, spikes += size)
+        seen += kernels().count_bits(spikes, size) * layout.seen[0][y] * layout.seen[1][x];
+  return seen;
+}
+
+std::uint64_t run_steps(const Conv::Layout& layout, const Conv::Layout* before, const void* input, std::size_t steps,
+                        const ConvOutput& output, void* scratch, std::size_t threads) {
   const Job job{layout, input, steps, output, std::clamp<std::size_t>(threads, 1, 64)};
   Carver carver{rounded_up(reinterpret_cast<std::uintptr_t>(scratch), 64)};
   if (layout.adds_rows())
     return layout.small.empty() ? run_all(job, Panels(job), carver.at) : run_all(job, SmallPanels(job), carver.at);
-  if (layout.input == Type::binary && layout.depthwise) {
+  if (layout.input == Type::binary) {
     run_all(job, Depthwise(job, job.bits(0)), carver.at);
-    return seen_spikes(job);
+    return seen_spikes(layout, input, steps);
+  }
+  if (before) {
+    run_all(job, Separable(job, *before), carver.at);
+    return steps * dense_operations(layout.s);
   }
   if (layout.input == Type::integer && !layout.depthwise) {
     Carver rest = carver;
@@ -157,7 +163,7 @@ std::uint64_t run_steps(const Conv::Layout& layout, const void* input, std::size
   return steps * dense_operations(layout.s);
 }
 
-std::size_t run_scratch_bytes(const Conv::Layout& layout, std::size_t threads) {
+std::size_t run_scratch_bytes(const Conv::Layout& layout, const Conv::Layout* before, std::size_t threads) {
   const ConvOutput output;
   const Job job{layout, nullptr, kStepsAtOnce, output, std::clamp<std::size_t>(threads, 1, 64)};
   const auto all = [&job](const Way& way, const Carver& shared) {
@@ -165,7 +171,8 @@ std::size_t run_scratch_bytes(const Conv::Layout& layout, std::size_t threads) {
   };
   Carver none{0}, of_values{0}, of_lists{0};
   if (layout.adds_rows()) return layout.small.empty() ? all(Panels(job), none) : all(SmallPanels(job), none);
-  if (layout.input == Type::binary && layout.depthwise) return all(Depthwise(job, job.bits(0)), none);
+  if (layout.input == Type::binary) return all(Depthwise(job, job.bits(0)), none);
+  if (before) return all(Separable(job, *before), none);
   if (layout.input == Type::integer) of_values.take<float>(kStepsAtOnce * layout.in_pixels() * layout.s.in_channels);
   if (layout.depthwise) return all(Depthwise<float>(job, nullptr), of_values);
   if (layout.input == Type::real) return all(Products(job, nullptr), none);

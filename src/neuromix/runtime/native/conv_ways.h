@@ -41,6 +41,8 @@ struct Job {
   std::size_t steps;
   const ConvOutput& output;
   std::size_t threads;
+  // The pixels that there are in `output.real`: all of them, or some.
+  std::size_t first_real = 0, reals = c.out_pixels();
   const Kernels& kernel = kernels();
 
   std::size_t position(std::size_t t, std::size_t pixel) const { return t * c.in_pixels() + pixel; }
@@ -177,10 +179,12 @@ class Lists final : public Way {
 // Input values as floats, in memory of their own.
 const float* expand(const Job& job, Carver& carver);
 
-// Multiplies with all weights. `values` are the inputs, [T][pixels][C].
+// Multiplies with all weights. `values` are the inputs, [T][pixels][C], or those from some pixel on.
 class Products final : public Way {
  public:
-  Products(const Job& job, const float* values) : Way(job), values_(values) {}
+  Products(const Job& job, const float* values) : Products(job, values, 0, job.c.in_pixels()) {}
+  Products(const Job& job, const float* values, std::size_t first_pixel, std::size_t pixels)
+      : Way(job), values_(values), first_pixel_(first_pixel), pixels_(pixels) {}
   std::size_t slot_bytes() const override { return Slot(c_, {0}).end; }
   std::uint64_t run(const Part& part, std::uintptr_t slot) const override;
 
@@ -197,6 +201,7 @@ class Products final : public Way {
   void fill_patches(std::size_t group, std::size_t pixels, const Slot& slot) const;
 
   const float* values_;
+  std::size_t first_pixel_, pixels_;
 };
 
 // A depthwise convolution of real inputs, [T][pixels][C], or of the words of spikes.
@@ -219,6 +224,23 @@ class Depthwise final : public Way {
   void find_rows(std::size_t tile, std::size_t t, std::size_t y, const Slot& slot) const;
 
   const T* input_;
+};
+
+// A pointwise convolution after a depthwise one of spikes, for some pixels at a time.
+class Separable final : public Way {
+ public:
+  Separable(const Job& job, const Conv::Layout& before) : Way(job), before_(before) {}
+  std::size_t slot_bytes() const override { return Slot(*this, {0}).end; }
+  std::uint64_t run(const Part& part, std::uintptr_t slot) const override;
+
+ private:
+  struct Slot {
+    float* values;  // [step][kPixels][C]
+    std::uintptr_t of_depthwise, of_products, end;
+    Slot(const Separable& way, Carver carver);
+  };
+
+  const Conv::Layout& before_;
 };
 
 }  // namespace nmx

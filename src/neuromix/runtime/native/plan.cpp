@@ -52,9 +52,19 @@ std::size_t Plan::base_of(std::size_t conv, std::size_t sum) const {
   return fits ? other : Task::kNone;
 }
 
-// A convolution with what can be done as soon as its sums are there.
+// The depthwise convolution of spikes that a pointwise one alone reads.
+std::size_t Plan::depthwise_before(std::size_t node) const {
+  const auto* conv = std::get_if<op::Conv>(&graph_.nodes[node].op);
+  if (!conv || !conv->shape.is_pointwise() || options_.keep_all) return Task::kNone;
+  const std::size_t input = graph_.nodes[node].inputs[0];
+  const auto* before = std::get_if<op::Conv>(&graph_.nodes[input].op);
+  if (!before || !before->shape.is_depthwise() || readers_[input].size() > 1) return Task::kNone;
+  return graph_.nodes[graph_.nodes[input].inputs[0]].type == Type::binary ? input : Task::kNone;
+}
+
+// A convolution with what can be done just before and after it.
 Task Plan::task_of(std::size_t node) const {
-  Task task{node};
+  Task task{node, depthwise_before(node)};
   if (!is_conv(graph_.nodes[node]) || options_.keep_all) return task;
   if (readers_[node].size() == 1 && readers_[node][0] < graph_.nodes.size()) {
     task.base = base_of(node, readers_[node][0]);
@@ -83,6 +93,11 @@ void Plan::schedule() {
   std::vector<bool> done(end);
   for (std::size_t n = 0; n < end; ++n) places_[n].home = n;
   for (std::size_t n = 1; n < end; ++n) {
+    const std::size_t reader = readers_[n][0];
+    if (reader < end && depthwise_before(reader) == n) {  // made for its reader
+      places_[n].holds = false;
+      continue;
+    }
     if (done[n]) continue;
     const Task task = task_of(n);
     if (task.value != n) {
@@ -110,9 +125,14 @@ void Plan::find_lives() {
     place.bytes = checked_product(rows, row_bytes(graph_.nodes[n].type, shape.channels));
     place.bytes = checked_sum(place.bytes, kAlignment - 1) / kAlignment * kAlignment;
   }
-  for (const Task& task : tasks_)
+  for (const Task& task : tasks_) {
     for (const std::size_t n : {task.value, task.neuron})
       if (n != Task::kNone) places_[n].first = std::min(places_[n].first, task.node);
+    if (task.before != Task::kNone) {
+      Place& input = places_[graph_.nodes[task.before].inputs[0]];
+      input.last = std::max(input.last, task.node);
+    }
+  }
   for (const Place& place : places_) {
     Place& home = places_[place.home];
     home.first = std::min(home.first, place.first);

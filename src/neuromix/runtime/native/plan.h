@@ -8,11 +8,13 @@
 
 namespace nmx {
 
-// One thing to do. A convolution may be added to a sum at once, and the outcome go on into a neuron.
+// One thing to do. A convolution may be added to a sum at once, and the outcome go on into a neuron; and what it reads
+// may be made as it is needed.
 struct Task {
   static constexpr std::size_t kNone = ~std::size_t{0};
 
   std::size_t node;              // what is computed
+  std::size_t before = kNone;    // the depthwise convolution that makes its inputs
   std::size_t value = node;      // whose value comes out: its own, or the sum's
   std::size_t base = kNone;      // the other addend of the sum
   std::size_t neuron = kNone;
@@ -49,6 +51,7 @@ class Plan {
   void find_readers();
   void schedule();
   Task task_of(std::size_t node) const;
+  std::size_t depthwise_before(std::size_t node) const;
   std::size_t base_of(std::size_t conv, std::size_t sum) const;
   bool ends_in(std::size_t node, const Task& task) const;
   void find_lives();

@@ -118,17 +118,18 @@ void Session::prepare(std::size_t steps, bool is_static) {
   arena_at_ = arena_.of_size(plan->arena_bytes());
   std::size_t scratch = 0;
   for (const Task& task : plan->tasks())
-    scratch = std::max(scratch, scratch_bytes(task.node, plan->is_static(task.node) ? 1 : steps));
+    scratch = std::max(scratch, scratch_bytes(task, plan->is_static(task.node) ? 1 : steps));
   scratch_at_ = scratch_.of_size(scratch);
   plan_ = &*plan;
 }
 
-std::size_t Session::scratch_bytes(std::size_t n, std::size_t steps) const {
-  const Node& node = program_->graph().nodes[n];
-  if (std::holds_alternative<op::Conv>(node.op))
-    return program_->weights(n).conv->scratch_bytes(threads_);
-  if (const auto* attend = std::get_if<op::Attend>(&node.op))
-    return attend_scratch_bytes(node.shape, *attend, steps);
+std::size_t Session::scratch_bytes(const Task& task, std::size_t steps) const {
+  const Node& node = program_->graph().nodes[task.node];
+  if (std::holds_alternative<op::Conv>(node.op)) {
+    const Conv* const before = task.before == Task::kNone ? nullptr : program_->weights(task.before).conv.get();
+    return program_->weights(task.node).conv->scratch_bytes(threads_, before);
+  }
+  if (const auto* attend = std::get_if<op::Attend>(&node.op)) return attend_scratch_bytes(node.shape, *attend, steps);
   return 0;
 }
 
@@ -158,7 +159,6 @@ void Session::run_task(const Task& task, std::size_t steps) {
 }
 
 void Session::run_conv(const op::Conv& conv, const Task& task, std::size_t steps) {
-  const Value& x = inputs_[0];
   ConvOutput output;
   if (task.base != Task::kNone) {
     const Value base = value_of(task.base);
@@ -171,12 +171,19 @@ void Session::run_conv(const op::Conv& conv, const Task& task, std::size_t steps
     output.v = state_of(task.neuron);
     output.bits = value_of(task.neuron).row_of<std::uint64_t>(0, 0);
   }
-  LayerReport& report = report_[task.node];
-  report.operations += program_->weights(task.node).conv->run(x.data, steps, output, scratch_at_, threads_);
-  report.dense += steps * dense_operations(conv.shape);
+  const Conv* const before = task.before == Task::kNone ? nullptr : program_->weights(task.before).conv.get();
+  const std::size_t first = before ? task.before : task.node;
+  const Value x = value_of(program_->graph().nodes[first].inputs[0]);
+  report_[task.node].operations +=
+      program_->weights(task.node).conv->run(x.data, steps, output, scratch_at_, threads_, before);
+  report_[task.node].dense += steps * dense_operations(conv.shape);
+  if (before) {
+    report_[first].operations += before->seen_spikes(x.data, steps);
+    report_[first].dense += steps * dense_operations(std::get<op::Conv>(program_->graph().nodes[first].op).shape);
+  }
   if (x.type == Type::real) return;
-  report.inputs += steps * x.shape.elements();
-  report.active += count_active(x, steps);
+  report_[first].inputs += steps * x.shape.elements();
+  report_[first].active += count_active(x, steps);
 }
 
 void Session::read_outputs(std::size_t steps) {

@@ -55,7 +55,7 @@ class Session {
   void begin_states(bool shared);
   bool needs_state(const op::Lif& lif) const;
   float* state_of(std::size_t lif);
-  std::size_t scratch_bytes(std::size_t node, std::size_t steps) const;
+  std::size_t scratch_bytes(const Task& task, std::size_t steps) const;
   void run_pass(const float* x, std::size_t steps, bool is_first);
   void run_task(const Task& task, std::size_t steps);
   void run_conv(const op::Conv& conv, const Task& task, std::size_t steps);

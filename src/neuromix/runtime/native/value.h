@@ -19,11 +19,6 @@ struct Shape {
   }
 };
 
-inline std::size_t row_bytes(Type type, std::size_t channels) {
-  if (type == Type::binary) return words(channels) * sizeof(std::uint64_t);
-  return type == Type::real ? channels * sizeof(float) : channels;
-}
-
 struct Value {
   Type type;
   Shape shape;
