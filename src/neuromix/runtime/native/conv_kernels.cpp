@@ -168,11 +168,23 @@ void copy_list(const std::uint32_t* from, std::size_t count, std::uint32_t offse
   for (std::size_t i = 0; i < count; i += kLanes) store(to + i, load<UInts>(from + i) + offset);
 }
 
+// Fetches a piece of the panel that comes next, which lies behind this one. Panels are as large for floats as for
+// integers.
+inline void fetch_ahead(const void* panel, std::size_t place) {
+  constexpr std::size_t kBytes = kSmallPanel * kTile, kLine = 64;
+  static_assert(kBytes == 64 * kTile * sizeof(float));
+  const std::size_t at = 2 * kLine * place;
+  if (at >= kBytes) return;
+  __builtin_prefetch(static_cast<const char*>(panel) + kBytes + at);
+  __builtin_prefetch(static_cast<const char*>(panel) + kBytes + at + kLine);
+}
+
 // For tiles of which the first `width` outputs are wanted.
 template <std::size_t width>
 void add_panel(const float* weights, const std::uint64_t* masks, std::size_t stride, std::size_t places, float* sums) {
   constexpr std::size_t vectors = width / kLanes;
   for (std::size_t place = 0; place < places; ++place, masks += stride, sums += kTile) {
+    fetch_ahead(weights, place);
     std::uint64_t rest = *masks;
     if (!rest) continue;
     Floats sum[vectors];
@@ -263,6 +275,7 @@ struct SmallRun {
 template <std::size_t width>
 void add_small_panel(const SmallPanel& panel, std::size_t places, const SmallSums& to) {
   for (std::size_t place = 0; place < places; ++place) {
+    fetch_ahead(panel.weights, place);
     SmallRun<width == kTile> run;
     if (panel.goes_on) run.load_from(to.shorts + place * kTile);
     const std::uint8_t *next = panel.rows + panel.begins[place], *const end = panel.rows + panel.begins[place + 1];
