@@ -45,8 +45,8 @@ struct SmallPanel {
   const std::uint8_t* weights;  // [kSmallPanel][kTile]
   const std::uint8_t* rows;
   const std::uint32_t* begins;
-  bool goes_on, has_totals;  // or shorts begin at 0, or totals
-  Then then;
+  bool goes_on = false, has_totals = false;  // or shorts begin at 0, or totals
+  Then then = Then::keep;
 };
 
 // Where they are added up.

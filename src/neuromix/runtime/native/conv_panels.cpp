@@ -94,7 +94,8 @@ SmallPanels::Slot::Slot(const Conv::Layout& c, Carver carver)
       rows(carver.take<std::uint8_t>(kPlaces * c.rows + kListSlack)),
       begins(carver.take<std::uint32_t>(kPlaces * small_panels(c) + 1)),
       counts(carver.take<std::uint32_t>(kPlaces)),
-      most(carver.take<std::uint32_t>(small_panels(c) + 1)),
+      held(carver.take<std::uint32_t>(kPlaces)),
+      full(carver.take<bool>(small_panels(c))),
       shorts(carver.take<std::uint16_t>(kPlaces * kTile)),
       sums(carver.take<float>(kPlaces * kTile)),
       sources(carver.take<std::size_t>(c.taps)),
@@ -117,19 +118,25 @@ std::uint64_t SmallPanels::run(const Part& part, std::uintptr_t memory) const {
 
 // Lists the rows to add, panel by panel; returns how many there are.
 std::size_t SmallPanels::list(std::size_t places, const Slot& slot) const {
-  const std::size_t size = words(c_.rows);
+  const std::size_t size = words(c_.rows), panels = small_panels(c_);
   std::uint32_t* begins = slot.begins;
   begins[0] = 0;
   std::fill_n(slot.counts, places, 0);
-  for (std::size_t p = 0; p < small_panels(c_); ++p, begins += places) {
+  std::fill_n(slot.held, places, 0);
+  for (std::size_t p = 0; p < panels; ++p, begins += places) {
     const std::size_t first = p * kWordsOfPanel, count = std::min(kWordsOfPanel, size - first);
     job_.kernel.list_bits(slot.masks + first, size, count, places, slot.rows, begins);
-    slot.most[p] = 0;
+    std::uint32_t most = 0;
     for (std::size_t i = 0; i < places; ++i) {
       const std::uint32_t some = begins[i + 1] - begins[i];
       slot.counts[i] += some;
-      slot.most[p] = std::max(slot.most[p], some);
+      slot.held[i] += some;
+      most = std::max(most, slot.held[i]);
     }
+    slot.full[p] = p + 1 == panels;
+    if (most <= kSmallPanel) continue;
+    slot.full[p - 1] = true;
+    for (std::size_t i = 0; i < places; ++i) slot.held[i] = begins[i + 1] - begins[i];
   }
   return begins[0];
 }
@@ -137,17 +144,14 @@ std::size_t SmallPanels::list(std::size_t places, const Slot& slot) const {
 void SmallPanels::add_up(const Part& part, std::size_t tile, const Slot& slot) const {
   const std::size_t places = part.places(job_.steps), panels = small_panels(c_);
   const auto add = job_.kernel.add_small_panel[c_.tiles[tile].is_whole()];
-  const SmallSums sums{slot.shorts, slot.sums, slot.counts, c_.scale.data() + tile * kTile, c_.bias.data() + tile * kTile};
-  SmallPanel panel{c_.small.data() + tile * c_.rows * kTile, slot.rows, slot.begins, false, false, Then::keep};
-  std::size_t run = slot.most[0];
+  const float *scale = c_.scale.data() + tile * kTile, *bias = c_.bias.data() + tile * kTile;
+  const SmallSums sums{slot.shorts, slot.sums, slot.counts, scale, bias};
+  SmallPanel panel{c_.small.data() + tile * c_.rows * kTile, slot.rows, slot.begins};
   for (std::size_t p = 0; p < panels; ++p) {
-    // Shorts are moved away before they can overflow.
-    const bool last = p + 1 == panels, full = !last && run + slot.most[p + 1] > kSmallPanel;
-    panel.then = last ? Then::finish : full ? Then::move : Then::keep;
+    panel.then = p + 1 == panels ? Then::finish : slot.full[p] ? Then::move : Then::keep;
     add(panel, places, sums);
-    run = (full ? 0 : run) + (last ? 0 : slot.most[p + 1]);
-    panel.goes_on = !full;
-    panel.has_totals |= full;
+    panel.goes_on = !slot.full[p];
+    panel.has_totals |= slot.full[p];
     panel.weights += kSmallPanel * kTile;
     panel.begins += places;
   }

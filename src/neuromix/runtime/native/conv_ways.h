@@ -130,8 +130,9 @@ class SmallPanels final : public Spikes {
     std::uint64_t* masks;   // [place][word]
     std::uint8_t* rows;     // to be added, [panel][place][as many as there are]
     std::uint32_t* begins;  // [panel][place], and the end
-    std::uint32_t* counts;  // of a place, in all panels
-    std::uint32_t* most;    // of a panel, in one place
+    std::uint32_t* counts;  // [place], in all panels
+    std::uint32_t* held;    // [place], of them in the shorts
+    bool* full;             // [panel]: whether no more goes into the shorts
     std::uint16_t* shorts;  // [place][kTile]
     float* sums;            // [place][kTile]
     std::size_t* sources;
