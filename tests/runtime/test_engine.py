@@ -83,19 +83,100 @@ def test_conv(case: int, small: bool, kind: str, steps: int) -> None:
         check(net, draw.dyadic(*(() if is_static else (steps,)), inputs, 7, 6), steps)
 
 
+def integers(draw: Draw, outputs: int, *shape: int) -> tuple[Tensor, Tensor]:
+    """int8 weights, and a scale for each output."""
+    weight = draw.integers(-128, 127, outputs, *shape).to(torch.int8)
+    return weight, draw.integers(1, 8, outputs) / 64
+
+
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("small", [False, True], ids=["float32", "int8"])
 @pytest.mark.parametrize(
     ("kernel", "stride", "dilation"),
-    [((3, 3), 1, 1), ((5, 5), 1, 1), ((7, 7), 1, 1), ((2, 4), 1, 1), ((3, 3), 2, 1), ((3, 3), 1, 2)],
+    [
+        ((3, 3), 1, 1),
+        ((5, 5), 1, 1),
+        ((7, 7), 1, 1),
+        ((2, 4), 1, 1),
+        ((3, 3), 2, 1),
+        ((3, 3), 1, 2),
+    ],
 )
-def test_depthwise(kernel: tuple[int, int], stride: int, dilation: int, kind: str, steps: int) -> None:
+def test_depthwise(
+    kernel: tuple[int, int], stride: int, dilation: int, small: bool, kind: str, steps: int
+) -> None:
     """Maps wider than the outputs that are computed at once."""
     draw, net = Draw(stride + dilation), Net(70, 5, 17)
-    keys = {"padding": [kernel[0] // 2, kernel[1] // 2], "stride": [stride] * 2, "dilation": [dilation] * 2}
-    y = net.conv(net.as_type(0, kind), draw.dyadic(70, 1, *kernel), draw.dyadic(70), groups=70, **keys)
+    keys: Keys = {
+        "padding": [kernel[0] // 2, kernel[1] // 2],
+        "stride": [stride] * 2,
+        "dilation": [dilation] * 2,
+    }
+    weight = draw.dyadic(70, 1, *kernel)
+    if small:
+        weight, keys["scale"] = integers(draw, 70, 1, *kernel)
+    y = net.conv(net.as_type(0, kind), weight, draw.dyadic(70), groups=70, **keys)
     net.add("mean", net.lif(y, v_init=0.375))
     check(net, draw.dyadic(steps, 70, 5, 17), steps)
+
+
+@pytest.mark.parametrize("weight", [-128, 127])
+@pytest.mark.parametrize("rows", [15, 16])
+def test_the_largest_sums_of_a_depthwise_convolution(rows: int, weight: int) -> None:
+    """As many integers as a short holds the sum of, and more."""
+    net = Net(70, rows, 17)
+    largest = torch.full((70, 1, rows, 17), weight, dtype=torch.int8)
+    net.conv(net.as_type(0, "binary"), largest, torch.zeros(70), groups=70, scale=torch.ones(70))
+    check(net, torch.ones(70, rows, 17), 2)
+
+
+@pytest.mark.parametrize("outputs", [64, 30])
+@pytest.mark.parametrize("weight", [-128, 127])
+@pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
+def test_any_number_of_spikes_adds_up(share: float, weight: int, outputs: int) -> None:
+    """Sums of integers beyond what a short holds, in places that are crowded while others are not."""
+    draw, net = Draw(outputs), Net(300, 4, 5)
+    weights = draw.integers(-128, 127, outputs, 300, 3, 3).to(torch.int8)
+    weights[: outputs // 2] = weight
+    keys: Keys = {"scale": torch.ones(outputs), "padding": [1, 1]}
+    y = net.conv(net.as_type(0, "binary"), weights, torch.zeros(outputs), **keys)
+    crowded = torch.rand(3, 300, 4, 5, generator=draw.generator) < share * torch.linspace(0, 1, 5)
+    crowded[..., -1] = share == 1
+    net.add("mean", net.lif(y))
+    check(net, crowded.float(), 3)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 9])
+@pytest.mark.parametrize("small", [False, True], ids=["float32", "int8"])
+@pytest.mark.parametrize("channels", [6, 70, 128])
+def test_separable(channels: int, small: bool, steps: int) -> None:
+    """A depthwise convolution, a pointwise one, their residual sum, and the neurons behind it."""
+    draw, net = Draw(channels), Net(channels, 9, 11)
+    first, second = draw.dyadic(channels, 1, 5, 5), draw.dyadic(channels, channels, 1, 1)
+    keys: list[Keys] = [{"groups": channels, "padding": [2, 2]}, {}]
+    if small:
+        first, keys[0]["scale"] = integers(draw, channels, 1, 5, 5)
+        second, keys[1]["scale"] = integers(draw, channels, channels, 1, 1)
+        second %= 3  # so that the sums are exact
+    made = net.conv(net.as_type(0, "binary"), first, draw.dyadic(channels), **keys[0])
+    total = net.add("add", 0, net.conv(made, second, draw.dyadic(channels), **keys[1]))
+    again = net.add("add", total, net.conv(net.lif(total), draw.dyadic(channels, channels, 1, 1)))
+    net.add("token_sum", net.lif(again))
+    for is_static in (False, True):
+        check(net, draw.dyadic(*(() if is_static else (steps,)), channels, 9, 11), steps)
+
+
+def test_what_is_fused_is_reported_as_before() -> None:
+    draw, net = Draw(), Net(70, 9, 11)
+    made = net.conv(net.as_type(0, "binary"), draw.dyadic(70, 1, 3, 3), groups=70, padding=[1, 1])
+    net.add("mean", net.lif(net.add("add", 0, net.conv(made, draw.dyadic(70, 70, 1, 1)))))
+    x, reports = draw.dyadic(70, 9, 11), []
+    for keep_all in (True, False):
+        session = runtime.Session(runtime.Program(net.data()), keep_all=keep_all)
+        session.run(x.numpy(), 9)
+        reports.append([{**layer, "seconds": None} for layer in session.report()])
+    assert reports[0][made]["operations"] > 0 and reports[0] == reports[1]
 
 
 @pytest.mark.parametrize("steps", [1, 5])
