@@ -172,6 +172,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "parts": parts,
     "demo": measured.demo,
     "runtime": measured.runtime,
+    "layers": measured.layers,
     "comparison": measured.comparison,
     "training": measured.training,
     "gpu": measured.gpu,

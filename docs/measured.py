@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from neuromix.bench.layers import ROW, SPIKES
 from neuromix.report import numbers
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -104,6 +106,32 @@ def runtime() -> str:
         f"{_machine(about)}. Made by `neuromix bench runtime --out results/bench_runtime.json`."
     )
     return f"{table(head, rows)}\n\n{made}"
+
+
+def layers() -> str:
+    """Where the engine's time goes, from results/bench_runtime.json."""
+    found = result("bench_runtime")["layers"]
+    programs = ("float32", "int8")
+    columns = [column for name in programs for column in (name, f"floor {name}")]
+    sums: dict[tuple[str, str], float] = defaultdict(float)
+    for name in programs:
+        for group in found[name]["layers"]:
+            kind, stage = group["kind"], group["stage"]
+            for row in (f"{kind}, {stage}" if kind == SPIKES else kind, "all"):
+                sums[row, name] += group["seconds"]
+                sums[row, f"floor {name}"] += group["floor_seconds"]
+    worth_it = {row for (row, _), seconds in sums.items() if seconds > 1e-4}
+    rows = [
+        (row, *(f"{1e3 * sums[row, column]:.1f} ms" if sums[row, column] else "–" for column in columns))
+        for row in sorted(worth_it, key=lambda row: (row == "all", row))
+    ]
+    rates = " and ".join(f"{1e9 * found[name]['row_seconds']:.2f} ns ({name})" for name in programs)
+    about = (
+        f"The same image on one thread. The floor is {rates} for every row of {ROW} weights that is added and "
+        f"{1e-9 / found['int8']['multiply_seconds']:.0f} billion multiply-adds a second for real values: what the same "
+        "engine needs where weights, spikes and sums all lie in the nearest caches."
+    )
+    return f"{table(('', 'float32', 'its floor', 'int8', 'its floor'), rows)}\n\n{about}"
 
 
 _RUNTIME = {

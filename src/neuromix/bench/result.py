@@ -22,6 +22,7 @@ class BenchResult:
         ratios: "A_over_B" with the set-up behind it: time of A over time of B; above 1, B is faster.
         measurements: set-up -> contestant -> median_s, best_s, peak_bytes.
         missing: contestants that did not take part, and why.
+        layers: contestant -> where its time goes; see `neuromix.bench.layers`.
         environment: versions, processor, threads, allocator settings.
     """
 
@@ -30,6 +31,7 @@ class BenchResult:
     ratios: dict[str, float] = field(default_factory=dict)
     measurements: dict[str, dict[str, Any]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    layers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def begin(cls, name: str, *, threads: int, rounds: int) -> BenchResult:
@@ -59,6 +61,7 @@ class BenchResult:
             "ratios": self.ratios,
             "measurements": self.measurements,
             "missing": self.missing,
+            **({"layers": self.layers} if self.layers else {}),
             "environment": self.environment,
         }
 

@@ -3,7 +3,7 @@
 The model has random weights; the thresholds are set so that every neuron layer fires at `rate` (see `rates`). All
 contestants run this same network: PyTorch eager, torch.compile and ONNX Runtime multiply all zeros, the engine adds
 weights up where there are spikes. Analog twins of about the same size run in ONNX Runtime: what a user would deploy
-who wants no spikes.
+who wants no spikes. Then the layers of the engine, one by one, against their floor.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from neuromix.bench.contest import Contestant, OnTurn, contest, silent
+from neuromix.bench.layers import layer_times
 from neuromix.bench.rates import firing_model, thresholds, with_thresholds
 from neuromix.bench.result import BenchResult, ratios
 from neuromix.core.checkpoint import create_model
@@ -38,6 +39,10 @@ def run(*, rounds: int = 7, threads: int = 2, rate: float = 0.15, on_turn: OnTur
         on_turn("writing the files")
         contestants = _contestants(Path(folder), rate)
         outcome = contest(contestants, rounds=rounds, threads=threads, on_turn=on_turn)
+        for name in ("float32", "int8"):
+            on_turn(f"layers of {name}")
+            path, image_CHW = Path(folder) / f"{name}.nmx", _image()[0].numpy()
+            result.layers[name] = layer_times(path, image_CHW, rounds=2 * rounds)
     result.measurements[f"{MODEL}_{SIDE}"] = {name: m.to_dict() for name, m in outcome.measurements.items()}
     result.ratios = ratios(outcome, "float32") | ratios(outcome, "int8")
     result.missing = dict(outcome.missing)

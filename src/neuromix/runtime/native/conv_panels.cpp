@@ -27,31 +27,44 @@ std::size_t small_panels(const Conv::Layout& c) { return (c.rows + kSmallPanel -
 
 // The inputs of each output of a part, in rows of bits [place][words].
 void Spikes::gather(const Part& part, std::size_t group, std::uint64_t* to, std::size_t* sources) const {
-  const std::size_t size = words(c_.rows);
+  const std::size_t count = c_.in_group / 64;
+  const auto gather = c_.in_group % 64 ? &Spikes::gather_bits
+                      : count == 1     ? &Spikes::gather_words<1>
+                      : count == 2     ? &Spikes::gather_words<2>
+                                       : &Spikes::gather_words<0>;
   for (std::size_t pixel = part.first_pixel; pixel < part.last_pixel; ++pixel) {
     job_.find_sources(pixel, sources);
-    for (std::size_t t = 0; t < job_.steps; ++t, to += size)
-      c_.in_group % 64 == 0 ? gather_words(t, group, sources, to) : gather_bits(t, group, sources, to);
+    for (std::size_t t = 0; t < job_.steps; ++t, to += words(c_.rows))
+      (this->*gather)(job_.bits(job_.position(t, 0)), group, sources, to);
   }
 }
 
-void Spikes::gather_words(std::size_t t, std::size_t group, const std::size_t* sources, std::uint64_t* to) const {
-  const std::size_t count = c_.in_group / 64;
-  for (std::size_t tap = 0; tap < c_.taps; ++tap, to += count) {
-    if (sources[tap] == kOutside) {
+template <std::size_t kCount>
+void Spikes::gather_words(const std::uint64_t* map, std::size_t group, const std::size_t* sources,
+                          std::uint64_t* to) const {
+  const std::size_t count = kCount ? kCount : c_.in_group / 64, size = words(s_.in_channels);
+  for (std::size_t tap = 0; tap < c_.taps; ++tap, to += count)
+    if (sources[tap] == kOutside)
       for (std::size_t i = 0; i < count; ++i) to[i] = 0;
+    else
+      for (std::size_t i = 0; i < count; ++i) to[i] = map[sources[tap] * size + group * count + i];
+}
+
+void Spikes::gather_bits(const std::uint64_t* map, std::size_t group, const std::size_t* sources,
+                         std::uint64_t* to) const {
+  const std::size_t count = c_.in_group, size = words(s_.in_channels);
+  for (std::size_t i = 0; i < words(c_.rows); ++i) to[i] = 0;
+  for (std::size_t tap = 0, at = 0; tap < c_.taps; ++tap, at += count) {
+    if (sources[tap] == kOutside) continue;
+    const std::uint64_t* const from = map + sources[tap] * size;
+    if (size > 1) {
+      copy_bits(from, group * count, count, to, at);
       continue;
     }
-    const std::uint64_t* from = job_.bits(job_.position(t, sources[tap])) + group * count;
-    for (std::size_t i = 0; i < count; ++i) to[i] = from[i];
+    const std::uint64_t bits = from[0] >> group * count & ((std::uint64_t(1) << count) - 1);
+    to[at / 64] |= bits << at % 64;
+    if (at % 64 + count > 64) to[at / 64 + 1] |= bits >> (64 - at % 64);
   }
-}
-
-void Spikes::gather_bits(std::size_t t, std::size_t group, const std::size_t* sources, std::uint64_t* to) const {
-  for (std::size_t i = 0; i < words(c_.rows); ++i) to[i] = 0;
-  for (std::size_t tap = 0; tap < c_.taps; ++tap)
-    if (sources[tap] != kOutside)
-      copy_bits(job_.bits(job_.position(t, sources[tap])), group * c_.in_group, c_.in_group, to, tap * c_.in_group);
 }
 
 // ---- Float weights ----

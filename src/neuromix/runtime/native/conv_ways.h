@@ -96,8 +96,10 @@ class Spikes : public Way {
   void gather(const Part& part, std::size_t group, std::uint64_t* to, std::size_t* sources) const;
 
  private:
-  void gather_words(std::size_t t, std::size_t group, const std::size_t* sources, std::uint64_t* to) const;
-  void gather_bits(std::size_t t, std::size_t group, const std::size_t* sources, std::uint64_t* to) const;
+  // Of one output, from the map of one step. kCount: words of a group, where it is known beforehand, else 0.
+  template <std::size_t kCount>
+  void gather_words(const std::uint64_t* map, std::size_t group, const std::size_t* sources, std::uint64_t* to) const;
+  void gather_bits(const std::uint64_t* map, std::size_t group, const std::size_t* sources, std::uint64_t* to) const;
 };
 
 // With float weights, in panels of 64 rows.
