@@ -38,7 +38,7 @@ struct Division {
   std::size_t pixels, tiles, ranges, tile_ranges;
 
   explicit Division(const Job& job) : pixels(job.c.out_pixels()), tiles(job.c.tiles.size()), tile_ranges(1) {
-    const std::size_t wanted = job.threads > 1 ? 4 * job.threads : 1, most = pixels_at_once(job.steps);
+    const std::size_t wanted = job.threads > 1 ? 2 * job.threads : 1, most = pixels_at_once(job.steps);
     ranges = (pixels + most - 1) / most;
     // Where tiles share words of output spikes, one thread has them all.
     if (job.c.has_words()) tile_ranges = std::min(tiles, (wanted + ranges - 1) / ranges);
