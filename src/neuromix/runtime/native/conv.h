@@ -37,8 +37,8 @@ struct ConvWeights {
 
 enum class Reset { hard, soft, none };
 
-// h = decay * v + gain * x + offset; s = h >= level; see docs/nmx.md. Arrays have a value for each channel, filled up to
-// whole words of spikes.
+// h = decay * v + gain * x + offset; s = h >= level; see docs/nmx.md. Arrays have a value for each channel, filled up
+// to whole words of spikes.
 struct Neuron {
   const float *decay, *gain, *offset, *threshold;
   const float* level;  // the least h that fires

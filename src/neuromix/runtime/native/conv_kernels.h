@@ -121,8 +121,8 @@ struct Kernels {
   void (*add_products)(const Window& window, const float* weights, const float* const* rows, std::size_t count,
                        float* sums);
 
-  // For sums [pixel][step][kTile]: to be bias + scale * sums; to have added to them `outputs` numbers from somewhere, or to
-  // be put there, which lie some places apart.
+  // For sums [pixel][step][kTile]: they become bias + scale * sums; some `outputs` are added to them, or they are put
+  // somewhere, where those of a pixel and of a step lie some places apart.
   void (*scale)(const float* scale, const float* bias, std::size_t places, float* sums);
   void (*add)(const float* from, std::size_t pixel, std::size_t step, std::size_t outputs, std::size_t pixels,
               std::size_t steps, float* sums);

@@ -20,9 +20,9 @@ Lists::Lists(const Job& job, Carver& carver) : Way(job) {
 std::uint64_t Lists::fill() {
   const std::size_t rows = job_.steps * s_.in_height;
   neuromix::parallel_blocks(rows, std::max<std::size_t>(1, rows / (4 * job_.threads)), job_.threads,
-                  [&](std::size_t first, std::size_t last) noexcept {
-                    for (std::size_t row = first; row < last; ++row) list_row(row);
-                  });
+                            [&](std::size_t first, std::size_t last) noexcept {
+                              for (std::size_t row = first; row < last; ++row) list_row(row);
+                            });
   std::uint64_t active = 0;
   for (std::size_t row = 0; row < rows; ++row) active += begins_[row * (s_.in_width + 1) + s_.in_width];
   return active;

@@ -88,15 +88,14 @@ void Job::find_sources(std::size_t pixel, std::size_t* sources) const {
 
 void Job::finish(std::size_t tile, const Part& part, float* sums) const {
   const Conv::Layout::Tile& of = c.tiles[tile];
-  const std::size_t channels = c.s.out_channels, pixels = part.last_pixel - part.first_pixel;
+  const std::size_t channels = c.s.out_channels, pixels = part.last_pixel - part.first_pixel, first = of.first_output;
   if (c.scales_sums())
     kernel.scale(c.scale.data() + tile * kTile, c.bias.data() + tile * kTile, part.places(steps), sums);
   const std::size_t base_step = output.base_is_static ? 0 : c.out_pixels() * channels;
   if (output.base)
-    kernel.add(output.base + part.first_pixel * channels + of.first_output, channels, base_step, of.outputs, pixels,
-               steps, sums);
+    kernel.add(output.base + part.first_pixel * channels + first, channels, base_step, of.outputs, pixels, steps, sums);
   if (output.real)
-    kernel.put(sums, of.outputs, pixels, steps, output.real + (part.first_pixel - first_real) * channels + of.first_output,
+    kernel.put(sums, of.outputs, pixels, steps, output.real + (part.first_pixel - first_real) * channels + first,
                channels, reals * channels);
   if (output.neuron) fire(tile, part, sums);
 }

@@ -15,8 +15,8 @@ void run_tile(const Value& x, const Neuron& neuron, float* v, const Value& y, st
   if (y.type == Type::binary) {
     const std::size_t size = words(channels), y_step = y.shape.positions() * size;
     std::uint64_t* to = y.row_of<std::uint64_t>(0, first) + channel / kTile;
-    kernels().fire(neuron, channel, count, {last - first, steps, from, channels, x_step, v, channels, to, size, y_step});
-    return;
+    const Firing at{last - first, steps, from, channels, x_step, v, channels, to, size, y_step};
+    return kernels().fire(neuron, channel, count, at);
   }
   std::uint64_t none;
   for (std::size_t p = first; p < last; ++p, from += channels, v += channels)

@@ -13,10 +13,10 @@ namespace nmx {
 struct Task {
   static constexpr std::size_t kNone = ~std::size_t{0};
 
-  std::size_t node;              // what is computed
-  std::size_t before = kNone;    // the depthwise convolution that makes its inputs
-  std::size_t value = node;      // whose value comes out: its own, or the sum's
-  std::size_t base = kNone;      // the other addend of the sum
+  std::size_t node;            // what is computed
+  std::size_t before = kNone;  // the depthwise convolution that makes its inputs
+  std::size_t value = node;    // whose value comes out: its own, or the sum's
+  std::size_t base = kNone;    // the other addend of the sum
   std::size_t neuron = kNone;
 };
 

@@ -12,13 +12,14 @@ template <std::size_t kOutputs, std::size_t kColumns, typename Sums, typename T,
 void slide(const Window& window, const Weight* weights, const T* const* rows, const Sums& sums) {
   const std::size_t columns = kColumns ? kColumns : window.columns, dilation = kColumns ? 1 : window.dilation;
   const std::size_t first = std::size_t(window.first), width = window.width, pitch = window.pitch;
-  typename Sums::Vector sum[kOutputs];
+  using Vector = typename Sums::Vector;
+  Vector sum[kOutputs];
   for (std::size_t p = 0; p < kOutputs; ++p)
-    sum[p] = p < window.outputs ? sums.begin(p * window.sums_pitch) : typename Sums::Vector{};
+    sum[p] = p < window.outputs ? sums.begin(p * window.sums_pitch) : Vector{};
   for (std::size_t row = 0; row < window.rows; ++row, weights += columns * kTile) {
     if (!rows[row]) continue;
-    typename Sums::Vector weight[kColumns + 1];  // of the row, if as many stay in registers
-    for (std::size_t k = 0; k < kColumns; ++k) weight[k] = load<typename Sums::Vector>(weights + k * kTile);
+    Vector weight[kColumns + 1];  // of the row, where as many stay in registers
+    for (std::size_t k = 0; k < kColumns; ++k) weight[k] = load<Vector>(weights + k * kTile);
 #pragma GCC unroll 16
     for (std::size_t j = 0; j < columns + kOutputs - 1; ++j) {
       const std::size_t column = first + j * dilation;  // left of the map it is huge
@@ -27,7 +28,7 @@ void slide(const Window& window, const Weight* weights, const T* const* rows, co
 #pragma GCC unroll 8
       for (std::size_t p = 0; p < kOutputs; ++p)
         if (j - p < columns)
-          sum[p] = sums.add(x, kColumns ? weight[j - p] : load<typename Sums::Vector>(weights + (j - p) * kTile), sum[p]);
+          sum[p] = sums.add(x, kColumns ? weight[j - p] : load<Vector>(weights + (j - p) * kTile), sum[p]);
     }
   }
   for (std::size_t p = 0; p < kOutputs; ++p)

@@ -1,5 +1,5 @@
-// The vectors of the instruction set that a file is compiled for. What is compiled for another set has others of the same
-// names, so that nothing here may be seen outside.
+// The vectors of the instruction set that a file is compiled for. What is compiled for another set has others of the
+// same names, so that nothing here may be seen outside.
 #pragma once
 
 #include <algorithm>
