@@ -44,14 +44,9 @@ void Lists::list_row(std::size_t row) {
 
 std::uint64_t Lists::run(const Part& part, std::uintptr_t memory) const {
   const Slot slot(c_, {memory});
-  std::size_t group = s_.groups;
-  std::uint64_t active = 0, operations = 0;
-  for (std::size_t tile = part.first_tile; tile < part.last_tile; ++tile) {
-    if (c_.tiles[tile].group != group) active = gather(part, group = c_.tiles[tile].group, slot);
-    add_up(part, tile, slot);
-    operations += active * c_.tiles[tile].outputs;
-  }
-  return operations;
+  return run_tiles(
+      part, [&](std::size_t group) { return gather(part, group, slot); },
+      [&](std::size_t tile) { add_up(part, tile, slot); });
 }
 
 // The rows to add at all places of a part; returns how many there are.

@@ -77,17 +77,11 @@ Panels::Slot::Slot(const Conv::Layout& c, Carver carver)
 
 std::uint64_t Panels::run(const Part& part, std::uintptr_t memory) const {
   const Slot slot(c_, {memory});
-  std::size_t group = s_.groups;
-  std::uint64_t spikes = 0, operations = 0;
-  for (std::size_t tile = part.first_tile; tile < part.last_tile; ++tile) {
-    if (c_.tiles[tile].group != group) {
-      gather(part, group = c_.tiles[tile].group, slot.masks, slot.sources);
-      spikes = job_.kernel.count_bits(slot.masks, part.places(job_.steps) * words(c_.rows));
-    }
-    add_up(part, tile, slot);
-    operations += spikes * c_.tiles[tile].outputs;
-  }
-  return operations;
+  const auto gather_all = [&](std::size_t group) {
+    gather(part, group, slot.masks, slot.sources);
+    return job_.kernel.count_bits(slot.masks, part.places(job_.steps) * words(c_.rows));
+  };
+  return run_tiles(part, gather_all, [&](std::size_t tile) { add_up(part, tile, slot); });
 }
 
 void Panels::add_up(const Part& part, std::size_t tile, const Slot& slot) const {
@@ -116,17 +110,11 @@ SmallPanels::Slot::Slot(const Conv::Layout& c, Carver carver)
 
 std::uint64_t SmallPanels::run(const Part& part, std::uintptr_t memory) const {
   const Slot slot(c_, {memory});
-  std::size_t group = s_.groups;
-  std::uint64_t spikes = 0, operations = 0;
-  for (std::size_t tile = part.first_tile; tile < part.last_tile; ++tile) {
-    if (c_.tiles[tile].group != group) {
-      gather(part, group = c_.tiles[tile].group, slot.masks, slot.sources);
-      spikes = list(part.places(job_.steps), slot);
-    }
-    add_up(part, tile, slot);
-    operations += spikes * c_.tiles[tile].outputs;
-  }
-  return operations;
+  const auto gather_all = [&](std::size_t group) {
+    gather(part, group, slot.masks, slot.sources);
+    return list(part.places(job_.steps), slot);
+  };
+  return run_tiles(part, gather_all, [&](std::size_t tile) { add_up(part, tile, slot); });
 }
 
 // Lists the rows to add, panel by panel; returns how many there are.

@@ -81,6 +81,20 @@ class Way {
   virtual std::uint64_t run(const Part& part, std::uintptr_t slot) const = 0;
 
  protected:
+  // Computes the tiles of a part one by one: gather(group) before the first of each group, which tells how many rows are
+  // added for an output, over all places; add_up(tile). Returns the operations.
+  template <typename Gather, typename AddUp>
+  std::uint64_t run_tiles(const Part& part, const Gather& gather, const AddUp& add_up) const {
+    std::size_t group = s_.groups;
+    std::uint64_t added = 0, operations = 0;
+    for (std::size_t tile = part.first_tile; tile < part.last_tile; ++tile) {
+      if (c_.tiles[tile].group != group) added = gather(group = c_.tiles[tile].group);
+      add_up(tile);
+      operations += added * c_.tiles[tile].outputs;
+    }
+    return operations;
+  }
+
   const Job& job_;
   const Conv::Layout& c_;
   const ConvShape& s_;
