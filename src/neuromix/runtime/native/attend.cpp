@@ -25,16 +25,16 @@ struct Layout {
   std::size_t plane_words() const { return 64 * words(channels) * token_words; }  // of k, or of v
   std::size_t sums() const { return channels * row; }                             // k^T v of all heads
   std::size_t bytes() const {
-    const std::size_t counts = checked_sum(checked_product(channels, row), 2 * channels);
+    const std::size_t counts = checked_sum(checked_product(channels, row), channels);
     return checked_sum(checked_product(plane_words(), 16), (checked_product(counts, 4) + 63) / 64 * 64);
   }
 };
 
 // One step: k and v with the tokens of a channel side by side, the products of k and v, how many in a row of them are
-// not 0, and the spikes of a token.
+// not 0.
 struct Step {
   std::uint64_t *k, *v;
-  std::int32_t *counts, *nonzero, *spikes;
+  std::int32_t *counts, *nonzero;
 
   Step(const Layout& layout, void* scratch, std::size_t t) {
     std::byte* at = static_cast<std::byte*>(scratch) + t * layout.bytes();
@@ -42,7 +42,6 @@ struct Step {
     v = k + layout.plane_words();
     counts = reinterpret_cast<std::int32_t*>(v + layout.plane_words());
     nonzero = counts + layout.sums();
-    spikes = nonzero + layout.channels;
   }
 };
 
@@ -89,12 +88,13 @@ NEUROMIX_CLONES std::uint64_t count_pairs(const Step& step, const Layout& layout
   return all;
 }
 
-// A head of one token: for each spike of q the row of counts of its channel. Returns how many of these are not 0.
-NEUROMIX_CLONES std::uint64_t add_rows(const Step& step, const Layout& layout, std::size_t first, float scale,
-                                     const std::uint64_t* q, float* y) {
-  const std::size_t head = layout.head, last = first + head;
-  std::int32_t* const spikes = step.spikes + first;
-  std::size_t count = 0;
+// Some blocks, from one on, of the rows of counts of those channels of a head that have a spike: y gets their sums.
+// Returns how many of the counts in the rows are not 0.
+template <std::size_t blocks>
+NEUROMIX_INLINE std::uint64_t add_blocks(const Step& step, const Layout& layout, std::size_t first, std::size_t block,
+                                         float scale, const std::uint64_t* q, float* y) {
+  const std::size_t last = first + layout.head;
+  Block sum[blocks] = {}, row;
   std::uint64_t added = 0;
   for (std::size_t w = first / 64; w * 64 < last; ++w) {
     std::uint64_t bits = q[w];
@@ -102,22 +102,34 @@ NEUROMIX_CLONES std::uint64_t add_rows(const Step& step, const Layout& layout, s
     if (last - w * 64 < 64) bits &= (std::uint64_t{1} << (last - w * 64)) - 1;
     for (; bits; bits &= bits - 1) {
       const std::size_t channel = w * 64 + std::size_t(__builtin_ctzll(bits));
-      spikes[count++] = std::int32_t(channel);
+      const std::int32_t* const counts = step.counts + channel * layout.row + block * kBlock;
       added += std::uint64_t(step.nonzero[channel]);
+      for (std::size_t b = 0; b < blocks; ++b) {
+        std::memcpy(&row, counts + b * kBlock, sizeof row);
+        sum[b] += row;
+      }
     }
   }
-  for (std::size_t j = 0; j < head; j += kBlock) {
-    Block sum{}, row;
-    for (std::size_t i = 0; i < count; ++i) {
-      std::memcpy(&row, step.counts + std::size_t(spikes[i]) * layout.row + j, sizeof row);
-      sum += row;
-    }
+  for (std::size_t b = 0; b < blocks; ++b) {
     std::int32_t sums[kBlock];
-    std::memcpy(sums, &sum, sizeof sum);
-    const std::size_t some = std::min(kBlock, head - j);
-    for (std::size_t k = 0; k < some; ++k) y[first + j + k] = scale * float(sums[k]);
+    std::memcpy(sums, &sum[b], sizeof sums);
+    const std::size_t at = (block + b) * kBlock, some = std::min(kBlock, layout.head - at);
+    for (std::size_t k = 0; k < some; ++k) y[first + at + k] = scale * float(sums[k]);
   }
   return added;
+}
+
+// A head of one token: for each spike of q the row of counts of its channel. Returns how many of these are not 0.
+NEUROMIX_CLONES std::uint64_t add_rows(const Step& step, const Layout& layout, std::size_t first, float scale,
+                                       const std::uint64_t* q, float* y) {
+  constexpr std::size_t kMost = 4;
+  const std::size_t blocks = layout.row / kBlock;
+  std::size_t block = 0;
+  for (; block + kMost < blocks; block += kMost) add_blocks<kMost>(step, layout, first, block, scale, q, y);
+  if (blocks - block == 1) return add_blocks<1>(step, layout, first, block, scale, q, y);
+  if (blocks - block == 2) return add_blocks<2>(step, layout, first, block, scale, q, y);
+  if (blocks - block == 3) return add_blocks<3>(step, layout, first, block, scale, q, y);
+  return add_blocks<kMost>(step, layout, first, block, scale, q, y);
 }
 
 // One head, whose channels begin at `first`. Returns the additions done.

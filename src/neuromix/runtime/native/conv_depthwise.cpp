@@ -31,7 +31,7 @@ void Depthwise<T>::add_up(std::size_t tile, std::size_t pixel, std::size_t some,
   const Window window{s_.kernel[0], s_.kernel[1], s_.dilation[1], left, s_.in_width, pitch(),
                       some,         job_.steps * kTile};
   const std::size_t at = tile * c_.rows * kTile;
-  for (std::size_t i = 0; i < some * job_.steps; ++i) job_.begin(tile, slot.sums + i * kTile);
+  for (std::size_t i = 0; c_.shorts.empty() && i < some * job_.steps; ++i) job_.begin(tile, slot.sums + i * kTile);
   for (std::size_t t = 0; t < job_.steps; ++t) {
     find_rows(tile, t, y, slot);
     float* const sums = slot.sums + t * kTile;

@@ -42,7 +42,7 @@ std::size_t attend_scratch_bytes(const Shape& shape, const op::Attend& op, std::
 std::uint64_t attend_dense_operations(const Shape& shape, const op::Attend& op);
 
 // How many elements of a binary or integer value are not 0.
-std::uint64_t count_active(const Value& x, std::size_t steps);
+std::uint64_t count_active(const Value& x, std::size_t steps, std::size_t threads);
 
 // Between [T][C][H][W] float32, as users have it, and a value. Only real values are read from it.
 void from_planes(const float* planes, const Value& to, std::size_t steps, std::size_t threads);

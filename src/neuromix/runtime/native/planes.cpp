@@ -1,3 +1,5 @@
+#include <atomic>
+
 #include "conv_kernels.h"
 #include "kernels.h"
 #include "rows.h"
@@ -13,10 +15,16 @@ NEUROMIX_CLONES std::uint64_t count_bytes(const std::uint8_t* x, std::size_t cou
 
 }  // namespace
 
-std::uint64_t count_active(const Value& x, std::size_t steps) {
-  const std::size_t size = steps * x.shape.positions() * x.bytes_per_row();
-  return x.type == Type::binary ? kernels().count_bits(x.row_of<const std::uint64_t>(0, 0), size / 8)
-                                : count_bytes(x.row_of<const std::uint8_t>(0, 0), size);
+std::uint64_t count_active(const Value& x, std::size_t steps, std::size_t threads) {
+  std::atomic<std::uint64_t> all{0};
+  const std::size_t size = x.bytes_per_row();
+  parallel_items(steps * x.shape.positions(), size, threads, [&](std::size_t first, std::size_t last) {
+    const auto* from = x.row_of<const std::uint8_t>(0, 0) + first * size;
+    all += x.type == Type::binary
+               ? kernels().count_bits(reinterpret_cast<const std::uint64_t*>(from), (last - first) * size / 8)
+               : count_bytes(from, (last - first) * size);
+  });
+  return all;
 }
 
 void from_planes(const float* planes, const Value& to, std::size_t steps, std::size_t threads) {

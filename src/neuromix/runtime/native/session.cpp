@@ -183,7 +183,7 @@ void Session::run_conv(const op::Conv& conv, const Task& task, std::size_t steps
   }
   if (x.type == Type::real) return;
   report_[first].inputs += steps * x.shape.elements();
-  report_[first].active += count_active(x, steps);
+  report_[first].active += count_active(x, steps, threads_);
 }
 
 void Session::read_outputs(std::size_t steps) {
