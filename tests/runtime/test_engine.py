@@ -167,6 +167,31 @@ def test_separable(channels: int, small: bool, steps: int) -> None:
         check(net, draw.dyadic(*(() if is_static else (steps,)), channels, 9, 11), steps)
 
 
+@pytest.mark.parametrize("steps", [3, 8, 9])
+@pytest.mark.parametrize("side", [5, 40])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_convolutions_of_one_input(groups: int, side: int, steps: int) -> None:
+    """Those of integer weights and one shape list the spikes once; others come between."""
+    draw, net = Draw(side), Net(6, side, 7)
+    x, spikes = net.as_type(0, "binary"), []
+    for kernel, small in ((3, True), (3, True), (3, False), (3, True), (1, True)):
+        shape, keys = (66, 6 // groups, kernel, kernel), {"padding": [kernel // 2] * 2, "groups": groups}
+        weight, scale = integers(draw, *shape)
+        y = net.conv(x, weight, scale=scale, **keys) if small else net.conv(x, draw.dyadic(*shape), **keys)
+        spikes.append(net.lif(y))
+    y = net.lif(net.add("add", *spikes))
+    for _ in range(2):  # of the same shape, but not of one input
+        weight, scale = integers(draw, 66, 66 // groups, 1, 1)
+        y = net.lif(net.conv(y, weight, scale=scale, groups=groups))
+    net.add("token_sum", y)
+    check(net, draw.dyadic(steps, 6, side, 7), steps)
+    images = draw.dyadic(2, steps, 6, side, 7).numpy()
+    session = runtime.Session(runtime.Program(net.data()), threads=3)
+    for image in (*images, images[0]):  # nothing is left of the run before
+        fresh = runtime.Session(runtime.Program(net.data()))
+        np.testing.assert_array_equal(session.run(image), fresh.run(image))
+
+
 def test_what_is_fused_is_reported_as_before() -> None:
     draw, net = Draw(), Net(70, 9, 11)
     made = net.conv(net.as_type(0, "binary"), draw.dyadic(70, 1, 3, 3), groups=70, padding=[1, 1])

@@ -103,7 +103,7 @@ std::size_t Conv::scratch_bytes(std::size_t threads, const Conv* before) const {
 }
 
 std::uint64_t Conv::run(const void* input, std::size_t steps, const ConvOutput& output, void* scratch,
-                        std::size_t threads, const Conv* before) const {
+                        std::size_t threads, const Conv* before, bool again) const {
   const ConvShape& s = layout_->s;
   const Layout& first = before ? *before->layout_ : *layout_;
   const std::size_t in_step = first.in_pixels() * row_bytes(first.input, first.s.in_channels);
@@ -115,7 +115,7 @@ std::uint64_t Conv::run(const void* input, std::size_t steps, const ConvOutput& 
     if (part.real) part.real += t * out_pixels * s.out_channels;
     if (part.bits) part.bits += t * out_pixels * words(s.out_channels);
     operations += run_steps(*layout_, before ? &first : nullptr, static_cast<const std::byte*>(input) + t * in_step,
-                            std::min(kStepsAtOnce, steps - t), part, scratch, threads);
+                            std::min(kStepsAtOnce, steps - t), part, scratch, threads, again && steps <= kStepsAtOnce);
   }
   return operations;
 }

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
+#include <tuple>
 
 namespace nmx {
 
@@ -19,6 +20,14 @@ struct ConvShape {
   std::size_t kernel[2], stride[2], padding[2], dilation[2];  // along height, along width
   std::size_t groups;
 
+  bool operator==(const ConvShape& o) const {
+    const auto numbers = [](const ConvShape& s) {
+      return std::tie(s.in_channels, s.in_height, s.in_width, s.out_channels, s.out_height, s.out_width, s.kernel[0],
+                      s.kernel[1], s.stride[0], s.stride[1], s.padding[0], s.padding[1], s.dilation[0], s.dilation[1],
+                      s.groups);
+    };
+    return numbers(*this) == numbers(o);
+  }
   bool is_depthwise() const { return groups > 1 && groups == in_channels && groups == out_channels; }
   bool is_pointwise() const {  // each output has one input, that at the same place
     for (const int axis : {0, 1})
@@ -82,10 +91,13 @@ class Conv {
   // Runs `steps` steps on up to `threads` threads. Returns the synaptic operations done: a weight added, for
   // spikes (for integers: each non-zero one times a weight); a weight multiplied and added, for real inputs.
   //
+  // `again`: the run before, with this memory, was of a convolution of the same shape and kind of weights on the same
+  // input, so that what it found there need not be looked for.
+  //
   // A pointwise convolution can have a depthwise one `before` it, which makes its inputs, from spikes, as they are
   // needed: they are never in memory all at once. What that one does is told by `seen_spikes`.
   std::uint64_t run(const void* input, std::size_t steps, const ConvOutput& output, void* scratch,
-                    std::size_t threads, const Conv* before = nullptr) const;
+                    std::size_t threads, const Conv* before = nullptr, bool again = false) const;
 
   // The synaptic operations of a depthwise convolution: spikes times the outputs that see them.
   std::uint64_t seen_spikes(const void* input, std::size_t steps) const;

@@ -84,7 +84,7 @@ struct Conv::Layout {
 
 // Runs up to kStepsAtOnce steps; as Conv::run otherwise.
 std::uint64_t run_steps(const Conv::Layout& layout, const Conv::Layout* before, const void* input, std::size_t steps,
-                        const ConvOutput& output, void* scratch, std::size_t threads);
+                        const ConvOutput& output, void* scratch, std::size_t threads, bool again);
 std::size_t run_scratch_bytes(const Conv::Layout& layout, const Conv::Layout* before, std::size_t threads);
 
 // Of a depthwise convolution: spikes times the outputs that see them.

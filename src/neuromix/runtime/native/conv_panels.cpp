@@ -110,9 +110,11 @@ SmallPanels::Slot::Slot(const Conv::Layout& c, Carver carver)
 
 std::uint64_t SmallPanels::run(const Part& part, std::uintptr_t memory) const {
   const Slot slot(c_, {memory});
-  const auto gather_all = [&](std::size_t group) {
+  const std::size_t places = part.places(job_.steps);
+  const auto gather_all = [&](std::size_t group) -> std::size_t {
+    if (again_) return slot.begins[small_panels(c_) * places];
     gather(part, group, slot.masks, slot.sources);
-    return list(part.places(job_.steps), slot);
+    return list(places, slot);
   };
   return run_tiles(part, gather_all, [&](std::size_t tile) { add_up(part, tile, slot); });
 }

@@ -59,7 +59,12 @@ void clear_bits(const Job& job, const Part& part) {
                 (part.last_pixel - part.first_pixel) * row, 0);
 }
 
-std::uint64_t run_all(const Job& job, const Way& way, std::uintptr_t memory) {
+// Up to so many parts have memory of their own, where the next run finds again what this one has gathered.
+constexpr std::size_t kKeptParts = 8;
+
+bool keeps_parts(const Job& job) { return job.c.s.groups == 1 && Division(job).parts() <= kKeptParts; }
+
+std::uint64_t run_all(const Job& job, const Way& way, std::uintptr_t memory, bool keeps = false) {
   std::atomic<std::uint64_t> operations{0};
   Slots slots(memory, way.slot_bytes());
   const Division division(job);
@@ -68,7 +73,7 @@ std::uint64_t run_all(const Job& job, const Way& way, std::uintptr_t memory) {
     for (std::size_t i = first; i < last; ++i) {
       const Part part = division.part(i);
       if (job.output.neuron && !job.c.has_words()) clear_bits(job, part);
-      operations += way.run(part, slots.at(slot));
+      operations += way.run(part, slots.at(keeps ? i : slot));
     }
     slots.give_back(slot);
   });
@@ -134,11 +139,14 @@ std::uint64_t seen_spikes(const Conv::Layout& layout, const void* input, std::si
 }
 
 std::uint64_t run_steps(const Conv::Layout& layout, const Conv::Layout* before, const void* input, std::size_t steps,
-                        const ConvOutput& output, void* scratch, std::size_t threads) {
+                        const ConvOutput& output, void* scratch, std::size_t threads, bool again) {
   const Job job{layout, input, steps, output, std::clamp<std::size_t>(threads, 1, 64)};
   Carver carver{rounded_up(reinterpret_cast<std::uintptr_t>(scratch), 64)};
-  if (layout.adds_rows())
-    return layout.small.empty() ? run_all(job, Panels(job), carver.at) : run_all(job, SmallPanels(job), carver.at);
+  if (layout.adds_rows()) {
+    if (layout.small.empty()) return run_all(job, Panels(job), carver.at);
+    const bool keeps = keeps_parts(job);
+    return run_all(job, SmallPanels(job, again && keeps), carver.at, keeps);
+  }
   if (layout.input == Type::binary) {
     run_all(job, Depthwise(job, job.bits(0)), carver.at);
     return seen_spikes(layout, input, steps);
@@ -165,11 +173,12 @@ std::uint64_t run_steps(const Conv::Layout& layout, const Conv::Layout* before, 
 std::size_t run_scratch_bytes(const Conv::Layout& layout, const Conv::Layout* before, std::size_t threads) {
   const ConvOutput output;
   const Job job{layout, nullptr, kStepsAtOnce, output, std::clamp<std::size_t>(threads, 1, 64)};
-  const auto all = [&job](const Way& way, const Carver& shared) {
-    return 64 + shared.at + job.threads * way.slot_bytes();
+  const auto all = [&job](const Way& way, const Carver& shared, std::size_t kept = 0) {
+    return 64 + shared.at + std::max(job.threads, kept) * way.slot_bytes();
   };
   Carver none{0}, of_values{0}, of_lists{0};
-  if (layout.adds_rows()) return layout.small.empty() ? all(Panels(job), none) : all(SmallPanels(job), none);
+  if (layout.adds_rows())
+    return layout.small.empty() ? all(Panels(job), none) : all(SmallPanels(job, false), none, kKeptParts);
   if (layout.input == Type::binary) return all(Depthwise(job, job.bits(0)), none);
   if (before) return all(Separable(job, *before), none);
   if (layout.input == Type::integer) of_values.take<float>(kStepsAtOnce * layout.in_pixels() * layout.s.in_channels);

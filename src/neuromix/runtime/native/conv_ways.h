@@ -137,7 +137,8 @@ class Panels final : public Spikes {
 // With integer weights, in panels of kSmallPanel rows.
 class SmallPanels final : public Spikes {
  public:
-  explicit SmallPanels(const Job& job) : Spikes(job) {}
+  // `again`: the memory of each part has the lists of its inputs already.
+  SmallPanels(const Job& job, bool again) : Spikes(job), again_(again) {}
   std::size_t slot_bytes() const override { return Slot(c_, {0}).end; }
   std::uint64_t run(const Part& part, std::uintptr_t slot) const override;
 
@@ -157,6 +158,8 @@ class SmallPanels final : public Spikes {
   };
   std::size_t list(std::size_t places, const Slot& slot) const;
   void add_up(const Part& part, std::size_t tile, const Slot& slot) const;
+
+  bool again_;
 };
 
 // Integer inputs. The active ones are listed, and the rows of an output times them added up one after the other.

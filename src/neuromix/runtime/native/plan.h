@@ -18,6 +18,7 @@ struct Task {
   std::size_t value = node;    // whose value comes out: its own, or the sum's
   std::size_t base = kNone;    // the other addend of the sum
   std::size_t neuron = kNone;
+  bool again = false;  // whether the task before was a convolution of the same shape on the same input
 };
 
 struct PlanOptions {
@@ -54,6 +55,7 @@ class Plan {
   std::size_t depthwise_before(std::size_t node) const;
   std::size_t base_of(std::size_t conv, std::size_t sum) const;
   bool ends_in(std::size_t node, const Task& task) const;
+  bool comes_again(const Task& task) const;
   void find_lives();
   void lay_out();
 

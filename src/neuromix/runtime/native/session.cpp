@@ -175,7 +175,7 @@ void Session::run_conv(const op::Conv& conv, const Task& task, std::size_t steps
   const std::size_t first = before ? task.before : task.node;
   const Value x = value_of(program_->graph().nodes[first].inputs[0]);
   report_[task.node].operations +=
-      program_->weights(task.node).conv->run(x.data, steps, output, scratch_at_, threads_, before);
+      program_->weights(task.node).conv->run(x.data, steps, output, scratch_at_, threads_, before, task.again);
   report_[task.node].dense += steps * dense_operations(conv.shape);
   if (before) {
     report_[first].operations += before->seen_spikes(x.data, steps);
