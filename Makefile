@@ -21,7 +21,7 @@ install: $(INSTALLED)
 
 # The install is editable: Python sources are read from src/, only native ones need it again.
 # Here a compiler is expected, so a build that fails is an error rather than an install without the extension.
-$(INSTALLED): pyproject.toml constraints.txt CMakeLists.txt $(wildcard cmake/* src/neuromix/*/native/*) | $(BIN)/python
+$(INSTALLED): pyproject.toml constraints.txt CMakeLists.txt $(wildcard cmake/* src/neuromix/*/native/*.* src/neuromix/*/native/*/*.*) | $(BIN)/python
 	$(BIN)/python -m pip install --upgrade pip
 	$(BIN)/python -m pip install -c constraints.txt torch
 	NEUROMIX_REQUIRE_NATIVE=1 $(BIN)/python -m pip install -c constraints.txt --build-constraint constraints.txt -e ".[$(EXTRAS)]"
