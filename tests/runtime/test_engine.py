@@ -192,6 +192,14 @@ def test_convolutions_of_one_input(groups: int, side: int, steps: int) -> None:
         np.testing.assert_array_equal(session.run(image), fresh.run(image))
 
 
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_a_pointwise_convolution_in_groups(groups: int) -> None:
+    draw, net = Draw(groups), Net(6, 5, 9)
+    made = net.conv(net.as_type(0, "binary"), draw.dyadic(6, 1, 3, 3), groups=6, padding=[1, 1])
+    net.add("mean", net.lif(net.conv(made, draw.dyadic(6, 6 // groups, 1, 1), groups=groups)))
+    check(net, draw.dyadic(3, 6, 5, 9), 3)
+
+
 def test_what_is_fused_is_reported_as_before() -> None:
     draw, net = Draw(), Net(70, 9, 11)
     made = net.conv(net.as_type(0, "binary"), draw.dyadic(70, 1, 3, 3), groups=70, padding=[1, 1])

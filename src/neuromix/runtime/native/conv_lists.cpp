@@ -4,10 +4,10 @@
 namespace nmx {
 
 Lists::Slot::Slot(const Conv::Layout& c, Carver carver)
-    : rows(carver.take<std::uint32_t>(kPlaces * c.rows + kListSlack)),
-      factors(carver.take<std::uint8_t>(kPlaces * c.rows)),
-      begins(carver.take<std::size_t>(kPlaces + 1)),
-      sums(carver.take<float>(kPlaces * kTile)),
+    : rows(carver.take<std::uint32_t>(most_places(c) * c.rows + kListSlack)),
+      factors(carver.take<std::uint8_t>(most_places(c) * c.rows)),
+      begins(carver.take<std::size_t>(most_places(c) + 1)),
+      sums(carver.take<float>(most_places(c) * kTile)),
       end(carver.at) {}
 
 Lists::Lists(const Job& job, Carver& carver) : Way(job) {

@@ -70,8 +70,8 @@ void Spikes::gather_bits(const std::uint64_t* map, std::size_t group, const std:
 // ---- Float weights ----
 
 Panels::Slot::Slot(const Conv::Layout& c, Carver carver)
-    : masks(carver.take<std::uint64_t>(kPlaces * words(c.rows))),
-      sums(carver.take<float>(kPlaces * kTile)),
+    : masks(carver.take<std::uint64_t>(most_places(c) * words(c.rows))),
+      sums(carver.take<float>(most_places(c) * kTile)),
       sources(carver.take<std::size_t>(c.taps)),
       end(carver.at) {}
 
@@ -97,14 +97,14 @@ void Panels::add_up(const Part& part, std::size_t tile, const Slot& slot) const 
 // ---- Integer weights ----
 
 SmallPanels::Slot::Slot(const Conv::Layout& c, Carver carver)
-    : masks(carver.take<std::uint64_t>(kPlaces * words(c.rows))),
-      rows(carver.take<std::uint8_t>(kPlaces * c.rows + kListSlack)),
-      begins(carver.take<std::uint32_t>(kPlaces * small_panels(c) + 1)),
-      counts(carver.take<std::uint32_t>(kPlaces)),
-      held(carver.take<std::uint32_t>(kPlaces)),
+    : masks(carver.take<std::uint64_t>(most_places(c) * words(c.rows))),
+      rows(carver.take<std::uint8_t>(most_places(c) * c.rows + kListSlack)),
+      begins(carver.take<std::uint32_t>(most_places(c) * small_panels(c) + 1)),
+      counts(carver.take<std::uint32_t>(most_places(c))),
+      held(carver.take<std::uint32_t>(most_places(c))),
       full(carver.take<bool>(small_panels(c))),
-      shorts(carver.take<std::uint16_t>(kPlaces * kTile)),
-      sums(carver.take<float>(kPlaces * kTile)),
+      shorts(carver.take<std::uint16_t>(most_places(c) * kTile)),
+      sums(carver.take<float>(most_places(c) * kTile)),
       sources(carver.take<std::size_t>(c.taps)),
       end(carver.at) {}
 

@@ -30,6 +30,7 @@ struct Part {
 // Outputs of a tile that a part has at most, over its pixels and steps: their sums stay in the second-nearest cache.
 constexpr std::size_t kPlaces = 224;
 inline std::size_t pixels_at_once(std::size_t steps) { return std::max<std::size_t>(1, kPlaces / steps); }
+inline std::size_t most_places(const Conv::Layout& c) { return std::min(kPlaces, c.out_pixels() * kStepsAtOnce); }
 
 // A tap that lies outside the map.
 constexpr std::size_t kOutside = ~std::size_t{0};
@@ -81,8 +82,8 @@ class Way {
   virtual std::uint64_t run(const Part& part, std::uintptr_t slot) const = 0;
 
  protected:
-  // Computes the tiles of a part one by one: gather(group) before the first of each group, which tells how many rows are
-  // added for an output, over all places; add_up(tile). Returns the operations.
+  // Computes the tiles of a part one by one: gather(group) before the first of each group, which tells how many rows
+  // are added for an output, over all places; add_up(tile). Returns the operations.
   template <typename Gather, typename AddUp>
   std::uint64_t run_tiles(const Part& part, const Gather& gather, const AddUp& add_up) const {
     std::size_t group = s_.groups;

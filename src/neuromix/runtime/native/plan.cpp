@@ -55,7 +55,7 @@ std::size_t Plan::base_of(std::size_t conv, std::size_t sum) const {
 // The depthwise convolution of spikes that a pointwise one alone reads.
 std::size_t Plan::depthwise_before(std::size_t node) const {
   const auto* conv = std::get_if<op::Conv>(&graph_.nodes[node].op);
-  if (!conv || !conv->shape.is_pointwise() || options_.keep_all) return Task::kNone;
+  if (!conv || !conv->shape.is_pointwise() || conv->shape.is_depthwise() || options_.keep_all) return Task::kNone;
   const std::size_t input = graph_.nodes[node].inputs[0];
   const auto* before = std::get_if<op::Conv>(&graph_.nodes[input].op);
   if (!before || !before->shape.is_depthwise() || readers_[input].size() > 1) return Task::kNone;
