@@ -101,7 +101,7 @@ class Session:
         self._session.reset()
 
     def report(self) -> list[dict[str, Any]]:
-        """What each node did: time, activity, and which kernel ran."""
+        """What each node did: activity, operations, and seconds, 0 where another node was computed along with it."""
         return list(self._session.report())
 
     def value(self, node: int) -> Array:
