@@ -270,7 +270,9 @@ def test_pools(
     check(net, draw.dyadic(3, 70, 7, 5), 3)
 
 
-@pytest.mark.parametrize(("channels", "heads"), [(64, 1), (12, 3), (192, 2), (130, 13), (3, 3)])
+@pytest.mark.parametrize(
+    ("channels", "heads"), [(64, 1), (12, 3), (192, 2), (130, 13), (3, 3), (96, 2), (80, 1)]
+)
 @pytest.mark.parametrize("side", [1, 8, 9])
 def test_attend(channels: int, heads: int, side: int) -> None:
     draw, net = Draw(), Net(channels, side, side)

@@ -84,7 +84,7 @@ def _kind(program: Program, node: Node) -> str:
 
 
 def _is_depthwise(node: Node) -> bool:
-    return node.op == "conv" and node["groups"] == len(node["weight"]) > 1
+    return node.op == "conv" and node["groups"] == len(node["weight"]) > 1 == node["weight"].shape[1]
 
 
 def _row_seconds(is_small: bool, rounds: int) -> float:

@@ -66,8 +66,8 @@ struct Window {
   std::size_t sums_pitch;                       // from the sums of an output to those of the next
 };
 
-// Where the neurons of a tile have what, at some pixels: x and `bits` for each step, v for all of them; without v they
-// begin with v_init. All lie some places apart.
+// The neurons of a tile at some pixels: their inputs x and their spikes of each step, and the states v that go from
+// step to step; without v they begin with v_init. Those of a pixel and of a step lie some places apart.
 struct Firing {
   std::size_t pixels, steps;
   const float* x;
