@@ -35,7 +35,8 @@ def layer_times(path: str | Path, image_CHW: np.ndarray, *, rounds: int) -> dict
     Returns:
         row_seconds, multiply_seconds: of one row of 64 weights added, of one multiply-add, where all is near.
         layers: stage, kind, layers, seconds, operations (additions, or multiply-adds of real values), weight_bytes,
-            and floor_seconds: what rows and multiply-adds would take at those rates.
+            and floor_seconds: what rows and multiply-adds would take at those rates; depthwise convolutions and
+            attention, which add no whole rows, have no part in it.
     """
     program = read_program(path)
     reports = _reports(load(path).session(), image_CHW, rounds)
